@@ -1,0 +1,240 @@
+"""Turn the labels of a trace into groups of channels: who lives where, what is frozen and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pruning_env.label_context import Trace
+from pruning_env.labels import FIXED
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that live in the same tensors: one entry of the action, one row of the observation.
+
+    Attributes:
+        name: The first layer that produces the channels.
+        size: Number of channels.
+        start: Its channels are `keep[start : start + size]`.
+        layers: Modules that lose outputs or per-channel parameters with a channel.
+        consumers: Modules that lose inputs.
+        kernel: Largest spatial extent of the first producer's kernel (1 for linear layers).
+        stride: Its largest stride.
+        depth: Position of the first producer in execution order, counted over all producers.
+    """
+
+    name: str
+    size: int
+    start: int
+    layers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    kernel: int
+    stride: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One dimension of one tensor that shrinks when channels go.
+
+    Attributes:
+        tensor: Name in the model's `state_dict`.
+        dim: Dimension of that tensor.
+        role: "out" (rows or bias of the layer that produces the channels), "channelwise" (norm and
+            depthwise parameters and statistics) or "in" (columns of a layer that consumes them).
+        channels: `(tensor.shape[dim],)` int64, the channel that owns each index; -1 is never
+            removed.
+    """
+
+    tensor: str
+    dim: int
+    role: str
+    channels: Indices
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A module that code or statistics, not the shape of a tensor, tie to its channels.
+
+    Attributes:
+        module: Its name.
+        dim: Channel dimension of its input and output.
+        entry: `(C_in,)` int64, channels at its input; -1 is never removed.
+        exit: `(C_out,)` int64, channels at its output.
+    """
+
+    module: str
+    dim: int
+    entry: Indices
+    exit: Indices
+
+
+class Grouping:
+    """The groups of a trace.
+
+    Args:
+        model: The traced module.
+        trace: Its trace.
+        held: Labels to freeze besides those that the trace froze.
+        why: The reason for freezing them.
+
+    Attributes:
+        groups, slots, frozen, widened, normalised: As in `ChannelGraph`.
+        channel_labels: `(C,)` int64, one label of each channel, for `held`.
+    """
+
+    def __init__(
+        self, model: nn.Module, trace: Trace, held: Iterable[int] = (), why: str = ""
+    ) -> None:
+        self._model, self._trace = model, trace
+        self._component, self._reasons = trace.space.components()
+        layout = self._layout()
+        self._hold(self._component[np.array(list(held), np.int64)], why)
+        producers = {key: roots for key, (role, roots) in layout.items() if role == "out"}
+        seen = np.concatenate([np.zeros(0, np.int64), *producers.values()])
+        made, first = np.unique(seen, return_index=True)
+        for _, roots in layout.values():
+            self._hold(np.setdiff1d(roots, made), "no layer produces it")
+        free = ~np.isin(made, list(self._reasons))
+        made, first = made[free], first[free]
+
+        signature = self._signatures(layout)[made]
+        order = np.argsort(first)
+        made, signature = made[order], signature[order]
+        kinds, leader, size = np.unique(signature, return_index=True, return_counts=True)
+        self._hold(
+            made[np.isin(signature, kinds[size == 1])],
+            "coupling leaves a single channel, which has to stay",
+        )
+        rank = {
+            kind: place
+            for place, kind in enumerate(kinds[np.argsort(leader)])
+            if size[kinds == kind] > 1
+        }
+        place = np.array([rank.get(kind, -1) for kind in signature], np.int64)
+        order = np.argsort(place, kind="stable")
+        order = order[place[order] >= 0]
+        made, place = made[order], place[order]
+
+        self._channel = np.full(int(self._component.max()) + 1, -1, np.int64)
+        self._channel[made] = np.arange(len(made))
+        _, any_label = np.unique(self._component, return_index=True)
+        self.channel_labels: Indices = any_label[made].astype(np.int64)
+        self.slots = tuple(
+            Slot(tensor, dim, role, self._channel[roots])
+            for (tensor, dim), (role, roots) in layout.items()
+            if (self._channel[roots] >= 0).any()
+        )
+        self.groups = self._groups(place)
+        self.widened = self._adapters({n: (1, i.entry, i.exit) for n, i in trace.islands.items()})
+        self.normalised = self._adapters(
+            {n: (dim, at, at) for n, (dim, at) in trace.statistics.items()}
+        )
+        self.frozen = self._frozen(layout)
+
+    def _hold(self, roots: Indices, reason: str) -> None:
+        for root in np.unique(roots).tolist():
+            self._reasons.setdefault(root, reason)
+
+    def _layout(self) -> dict[tuple[str, int], tuple[str, Indices]]:
+        """Role and component of every index of every owned (tensor, dim), in execution order."""
+        trace, component = self._trace, self._component
+        layout = {
+            key: (owned.role, component[owned.labels.numpy()]) for key, owned in trace.owned.items()
+        }
+        for name, labels in trace.elementwise.items():
+            grid = component[labels.numpy()]
+            dims = [d for d in range(grid.ndim) if (grid != grid.take([0], d)).any()]
+            owners = [roots for (tensor, _), (_, roots) in layout.items() if tensor == name]
+            if len(dims) == 1 and not owners:
+                line = np.moveaxis(grid, dims[0], 0).reshape(grid.shape[dims[0]], -1)[:, 0]
+                layout[name, dims[0]] = ("channelwise", line)
+            elif owners or grid.size > 1 or component[FIXED] != grid.flat[0]:
+                mixed = (
+                    f"{name} is used element by element in several dimensions, or as a weight too"
+                )
+                for roots in (grid, *owners):
+                    self._hold(roots, mixed)
+        for (tensor, _), (_, roots) in layout.items():
+            if tensor in trace.pinned:
+                self._hold(roots, trace.pinned[tensor])
+        return layout
+
+    def _signatures(self, layout: dict[tuple[str, int], tuple[str, Indices]]) -> NDArray[np.uint64]:
+        """A hash per component of the places it lives in, and how often it does.
+
+        Sums of one random 64-bit number per place: equal for components with the same places, and
+        different otherwise but with probability 2^-64 per pair.
+        """
+        rng = np.random.default_rng(0)
+        total = np.zeros(int(self._component.max()) + 1, np.uint64)
+        for _, roots in layout.values():
+            np.add.at(total, roots, rng.integers(1 << 63, dtype=np.uint64) * 2 + 1)
+        return total
+
+    def _groups(self, place: Indices) -> tuple[ChannelGroup, ...]:
+        _, start, size = np.unique(place, return_index=True, return_counts=True)
+        members: list[dict[str, list[str]]] = [
+            {"out": [], "channelwise": [], "in": []} for _ in start
+        ]
+        depth: dict[str, int] = {}
+        for slot in self.slots:
+            module = slot.tensor.rpartition(".")[0]
+            if slot.role == "out":
+                depth.setdefault(module, len(depth))
+            owned = slot.channels[slot.channels >= 0]
+            for group in np.unique(np.searchsorted(start, owned, side="right") - 1).tolist():
+                members[group][slot.role].append(module)
+        groups = []
+        for begin, count, member in zip(start.tolist(), size.tolist(), members, strict=True):
+            name = member["out"][0]
+            producer = self._model.get_submodule(name)
+            groups.append(
+                ChannelGroup(
+                    name=name,
+                    size=count,
+                    start=begin,
+                    layers=tuple(dict.fromkeys(member["out"] + member["channelwise"])),
+                    consumers=tuple(dict.fromkeys(member["in"])),
+                    kernel=_largest(getattr(producer, "kernel_size", 1)),
+                    stride=_largest(getattr(producer, "stride", 1)),
+                    depth=depth[name],
+                )
+            )
+        return tuple(groups)
+
+    def _adapters(self, ends: dict[str, tuple[int, Tensor, Tensor]]) -> tuple[Adapter, ...]:
+        adapters = []
+        for module, (dim, entry, exit) in ends.items():
+            channels = [self._channel[self._component[labels.numpy()]] for labels in (entry, exit)]
+            if any((c >= 0).any() for c in channels):
+                adapters.append(Adapter(module, dim, *channels))
+        return tuple(adapters)
+
+    def _frozen(self, layout: dict[tuple[str, int], tuple[str, Indices]]) -> dict[str, str]:
+        """Why the outputs of a layer, or how many of them, cannot be removed."""
+        frozen: dict[str, str] = {}
+        for (tensor, _), (role, roots) in layout.items():
+            layer = tensor.rpartition(".")[0]
+            stay = roots[self._channel[roots] < 0]
+            if role == "out" and stay.size and layer not in frozen:
+                reason = self._reasons[int(stay[0])]
+                some = f"{stay.size} of {roots.size} channels: " if stay.size < roots.size else ""
+                frozen[layer] = some + reason
+        placed = {tensor for tensor, _ in layout}
+        for name, parameter in self._model.named_parameters():
+            if parameter.dim() > 1 and name not in placed:
+                why = self._trace.pinned.get(name) or self._trace.uncaptured.get(name)
+                frozen.setdefault(name.rpartition(".")[0] or name, why or "not used by forward")
+        return frozen
+
+
+def _largest(extent: int | tuple[int, ...] | str) -> int:
+    return max(extent) if isinstance(extent, tuple) else int(extent)

@@ -1,0 +1,302 @@
+"""Surgery: really smaller modules, their masked twins, and the trial that compares the two.
+
+Pruning copies a module's structure and takes one slice per tensor; weights that go are never
+copied.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pruning_env.channels import ChannelGraph
+
+Keep = NDArray[np.bool_]
+
+
+def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
+    """See `ChannelGraph.prune`."""
+    tensors = _checked_tensors(graph, model)
+    kept = np.append(keep, True)  # channel -1 reads the last entry: never removed
+    indices: dict[bytes, Tensor] = {}
+
+    def index(channels: NDArray[np.int64]) -> Tensor | None:
+        key = channels.tobytes()
+        if key not in indices:
+            indices[key] = torch.from_numpy(np.flatnonzero(kept[channels]))
+        return None if len(indices[key]) == len(channels) else indices[key]
+
+    slices: dict[str, list[tuple[int, Tensor]]] = {}
+    for slot in graph.slots:
+        chosen = index(slot.channels)
+        if chosen is not None:
+            slices.setdefault(slot.tensor, []).append((slot.dim, chosen))
+    small = {name: _sliced(tensor, slices.get(name, [])) for name, tensor in tensors.items()}
+    pruned = _structure_copy(model, tensors, small)
+    touched = {name.rpartition(".")[0] for name in slices}
+    for name in touched:
+        _refresh(pruned.get_submodule(name))
+    for adapter in graph.widened:
+        entry, exit = index(adapter.entry), index(adapter.exit)
+        if entry is not None or exit is not None:
+            inner = pruned.get_submodule(adapter.module)
+            pruned.set_submodule(adapter.module, FullWidth(inner, len(adapter.entry), entry, exit))
+    return pruned
+
+
+def mask(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
+    """See `ChannelGraph.mask`."""
+    _checked_tensors(graph, model)
+    masked = copy.deepcopy(model)
+    tensors = dict(_named_tensors(masked))
+    kept = np.append(keep, True)
+    with torch.no_grad():
+        for slot in graph.slots:
+            gone = np.flatnonzero(~kept[slot.channels])
+            if slot.role == "in" and gone.size:
+                tensor = tensors[slot.tensor]
+                tensor.index_fill_(slot.dim, torch.from_numpy(gone).to(tensor.device), 0)
+    if graph.normalised:
+        small = prune(graph, model, keep)
+        for norm in graph.normalised:
+            chosen = torch.from_numpy(np.flatnonzero(kept[norm.entry]))
+            inner = small.get_submodule(norm.module)
+            masked.set_submodule(norm.module, KeptOnly(inner, chosen, norm.dim))
+    return masked
+
+
+class FullWidth(nn.Module):
+    """Runs a parameter-free module at the width its code was written for.
+
+    The kept channels are scattered into zeros at their old places, and the kept outputs gathered.
+
+    Args:
+        inner: The module, for `(N, width, ...)` inputs.
+        width: Its number of input channels.
+        entry: Old places of the channels that arrive; None for all.
+        exit: Places of the outputs to pass on; None for all.
+    """
+
+    entry: Tensor | None
+    exit: Tensor | None
+
+    def __init__(
+        self, inner: nn.Module, width: int, entry: Tensor | None, exit: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self.width = width
+        self.register_buffer("entry", entry, persistent=False)
+        self.register_buffer("exit", exit, persistent=False)
+        self.train(inner.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, kept inputs, ...)` -> `(N, kept outputs, ...)`."""
+        if self.entry is not None:
+            full = x.new_zeros((x.shape[0], self.width, *x.shape[2:]))
+            x = full.index_copy(1, self.entry, x)
+        y = self.inner(x)
+        return y if self.exit is None else y.index_select(1, self.exit)
+
+
+class KeptOnly(nn.Module):
+    """Runs a pruned norm on the kept channels of a full-size activation; the others become 0."""
+
+    chosen: Tensor
+
+    def __init__(self, inner: nn.Module, chosen: Tensor, dim: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.dim = dim
+        self.register_buffer("chosen", chosen, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Full width in, full width out."""
+        y = self.inner(x.index_select(self.dim, self.chosen))
+        return torch.zeros_like(x).index_copy(self.dim, self.chosen, y)
+
+
+def failing_groups(
+    graph: ChannelGraph, model: nn.Module, example: Tensor | tuple[Tensor, ...]
+) -> list[int]:
+    """Groups whose pruned model does not run, or differs from the masked one.
+
+    Catches what no trace shows: numbers of channels written into `forward`. All groups are tried at
+    once; only when that fails are they told apart, by halving.
+    """
+    rng = np.random.default_rng(0)
+    example = example if isinstance(example, tuple) else (example,)
+    inputs = tuple(_noise(x) for x in example)
+    subject = _jittered(model).eval()
+    keep = graph.random_keep(0.5, rng)
+
+    def agrees(groups: NDArray[np.int64]) -> bool:
+        return _agrees(graph, subject, inputs, keep | ~np.isin(graph.group_index, groups))
+
+    def search(groups: NDArray[np.int64]) -> list[int]:
+        if not len(groups) or agrees(groups):
+            return []
+        if len(groups) == 1:
+            return groups.tolist()
+        half = len(groups) // 2
+        failing = search(groups[:half])
+        failing += search(groups[half:])
+        return failing or groups.tolist()  # harmless alone, wrong together
+
+    failing: list[int] = []
+    while True:
+        found = search(np.setdiff1d(np.arange(len(graph.groups)), failing))
+        if not found:
+            return failing
+        failing += found
+
+
+def _agrees(graph: ChannelGraph, model: nn.Module, inputs: tuple[Tensor, ...], keep: Keep) -> bool:
+    with torch.no_grad():
+        try:
+            given = _leaves(graph.prune(model, keep)(*inputs))
+        except (RuntimeError, TypeError, ValueError, IndexError):  # a shape its code did not expect
+            return False
+        expected = _leaves(graph.mask(model, keep)(*inputs))
+    return len(given) == len(expected) and all(map(_close, given, expected))
+
+
+def _close(given: Tensor, expected: Tensor) -> bool:
+    if given.shape != expected.shape:
+        return False
+    if not expected.is_floating_point() or not torch.isfinite(expected).all():
+        return True  # nothing to compare; the shape agrees
+    scale = expected.abs().max().clamp_min(1e-30)
+    # float32 rounding grows with depth; a channel in the wrong place is off by the size of the
+    # output
+    return bool((given - expected).abs().max() <= 1e-2 * scale)
+
+
+def _leaves(output: object) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, (tuple, list)):
+        return [leaf for item in output for leaf in _leaves(item)]
+    return []
+
+
+def _noise(x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        return x
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+
+
+def _jittered(model: nn.Module) -> nn.Module:
+    """A copy that shares the large weights and has noise on constant ones.
+
+    Freshly built norms (weight 1, bias 0) and zero heads would hide channels in the wrong order.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tensors = dict(_named_tensors(model))
+    changed = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach()
+        if value.is_floating_point() and (
+            value.dim() <= 1 or bool((value == value.flatten()[:1]).all())
+        ):
+            noise = torch.rand(value.shape, generator=generator).to(value)
+            value = value * (0.75 + 0.5 * noise) + 0.02 * noise
+        changed[name] = nn.Parameter(value) if isinstance(tensor, nn.Parameter) else value
+    return _structure_copy(model, tensors, changed)
+
+
+def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name, each tensor once."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _checked_tensors(graph: ChannelGraph, model: nn.Module) -> dict[str, Tensor]:
+    tensors = dict(_named_tensors(model))
+    shapes = graph.shapes
+    for name in shapes.keys() | tensors.keys():
+        given = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if given != shapes.get(name, "nothing"):
+            raise ValueError(
+                f"model is not the one that was traced: {name} is {given}, "
+                f"the graph knows {shapes.get(name, 'nothing')}"
+            )
+    return tensors
+
+
+def _sliced(tensor: Tensor, slices: list[tuple[int, Tensor]]) -> Tensor:
+    value = tensor.detach()
+    for dim, index in sorted(slices, key=lambda s: len(s[1]) / tensor.shape[s[0]]):
+        value = value.index_select(dim, index.to(value.device))
+    if not slices:
+        value = value.clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(value, requires_grad=tensor.requires_grad)
+    return value
+
+
+def _structure_copy(model: nn.Module, old: dict[str, Tensor], new: dict[str, Tensor]) -> nn.Module:
+    """`copy.deepcopy` with other tensors put in the place of the old ones, which are not copied."""
+    memo: dict[int, object] = {id(tensor): new[name] for name, tensor in old.items()}
+    return copy.deepcopy(model, memo)
+
+
+def _refresh(module: nn.Module) -> None:
+    """Bring a module's numbers of channels in line with its tensors."""
+    for kind, refresh in _REFRESH.items():
+        if isinstance(module, kind):
+            refresh(module)
+            return
+
+
+def _refresh_conv(module: Any) -> None:
+    rows, columns = module.weight.shape[:2]
+    depthwise = module.groups > 1 and module.groups == module.in_channels
+    if depthwise:
+        multiplier = module.out_channels // module.in_channels
+        module.groups = rows if module.transposed else rows // multiplier
+    if module.transposed:
+        module.in_channels, module.out_channels = rows, columns * module.groups
+    else:
+        module.in_channels, module.out_channels = columns * module.groups, rows
+
+
+def _refresh_linear(module: Any) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _refresh_norm(module: Any) -> None:
+    values = module.weight if module.weight is not None else module.running_mean
+    module.num_features = len(values)
+
+
+def _refresh_group_norm(module: Any) -> None:
+    if module.num_groups == module.num_channels:
+        module.num_groups = len(module.weight)
+    module.num_channels = len(module.weight)
+
+
+def _refresh_layer_norm(module: Any) -> None:
+    module.normalized_shape = tuple(module.weight.shape)
+
+
+def _refresh_prelu(module: Any) -> None:
+    module.num_parameters = len(module.weight)
+
+
+_REFRESH: dict[type[nn.Module], Callable[[Any], None]] = {
+    nn.modules.conv._ConvNd: _refresh_conv,
+    nn.Linear: _refresh_linear,
+    nn.modules.batchnorm._NormBase: _refresh_norm,
+    nn.GroupNorm: _refresh_group_norm,
+    nn.LayerNorm: _refresh_layer_norm,
+    nn.PReLU: _refresh_prelu,
+}
