@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning_env import pruning
-from pruning_env.grouping import Adapter, ChannelGroup, Grouping, Slot
-from pruning_env.label_context import Trace
-from pruning_env.tracing import trace_labels
+from pruning_env.tracing.context import Trace
+from pruning_env.tracing.grouping import Adapter, ChannelGroup, Grouping, Slot
+from pruning_env.tracing.interpreter import trace_labels
 
 Keep = NDArray[np.bool_]
 Counts = NDArray[np.int64]

@@ -1,8 +1,8 @@
 """Capture a model with `torch.export` and run its graph on channel labels instead of numbers.
 
 The result is a `Trace`: which label owns which index of which tensor, what was merged or frozen and
-why. The rules for single operators live in `op_rules`; turning a trace into groups of channels is
-the business of `channels`.
+why. The rules for single operators live in `rules`; turning a trace into groups of channels is
+the business of `grouping`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from pruning_env.label_context import Context, Island, Param, Trace, fixed_like, flatten
-from pruning_env.op_rules import apply_rule
+from pruning_env.tracing.context import Context, Island, Param, Trace, fixed_like, flatten
+from pruning_env.tracing.rules import apply_rule
 
 
 def trace_labels(model: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Trace:

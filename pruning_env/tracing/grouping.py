@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning_env.label_context import Trace
-from pruning_env.labels import FIXED
+from pruning_env.tracing.context import Trace
+from pruning_env.tracing.labels import FIXED
 
 Indices = NDArray[np.int64]
 

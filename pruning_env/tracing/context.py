@@ -1,6 +1,6 @@
 """What interpreting a graph on channel labels records, and what an operator rule may ask and say.
 
-`Trace` is the record, `Context` the interface that the rules in `op_rules` are written against.
+`Trace` is the record, `Context` the interface that the rules in `rules` are written against.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import Node
 
-from pruning_env.labels import LabelSpace, along, fixed, varying
+from pruning_env.tracing.labels import LabelSpace, along, fixed, varying
 
 
 @dataclass(frozen=True)
