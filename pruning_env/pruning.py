@@ -7,6 +7,7 @@ copied.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -245,8 +246,42 @@ def _sliced(tensor: Tensor, slices: list[tuple[int, Tensor]]) -> Tensor:
 
 def _structure_copy(model: nn.Module, old: dict[str, Tensor], new: dict[str, Tensor]) -> nn.Module:
     """`copy.deepcopy` with other tensors put in the place of the old ones, which are not copied."""
-    memo: dict[int, object] = {id(tensor): new[name] for name, tensor in old.items()}
-    return copy.deepcopy(model, memo)
+    memo: dict[int, Any] = {id(tensor): new[name] for name, tensor in old.items()}
+    return _copy_module(model, memo)
+
+
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """What `copy.deepcopy` does to a plain module, without its cost per attribute."""
+    if id(module) in memo:
+        return memo[id(module)]
+    kind = type(module)
+    if hasattr(kind, "__deepcopy__") or kind.__setstate__ is not nn.Module.__setstate__:
+        return copy.deepcopy(module, memo)
+    twin = memo[id(module)] = kind.__new__(kind)
+    attributes = twin.__dict__
+    for name, value in module.__dict__.items():
+        if name == "_modules":
+            attributes[name] = {
+                key: None if child is None else _copy_module(child, memo)
+                for key, child in value.items()
+            }
+        elif name in ("_parameters", "_buffers"):
+            attributes[name] = {key: memo.get(id(tensor)) for key, tensor in value.items()}
+        elif isinstance(value, _ATOMS) or (type(value) is tuple and all(map(_is_atom, value))):
+            attributes[name] = value
+        elif not value and type(value) in _CONTAINERS:  # hooks, mostly
+            attributes[name] = type(value)()
+        else:
+            attributes[name] = copy.deepcopy(value, memo)
+    return twin
+
+
+def _is_atom(value: object) -> bool:
+    return isinstance(value, _ATOMS)
+
+
+_ATOMS = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device, type)
+_CONTAINERS = (OrderedDict, dict, list, set)
 
 
 def _refresh(module: nn.Module) -> None:
