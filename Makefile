@@ -1,0 +1,45 @@
+# Everything runs in .venv, which the first target that needs it makes; `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# One process per core with one thread each is quicker for many small networks than the reverse.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv and install the project into it, with the development tools
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP) ## prune the embedded network with every method; writes runs/demo/
+	$(BIN)/python -m benchmarks demo
+
+test: $(STAMP) ## the tests that take seconds
+	$(PYTEST)
+
+test-slow: $(STAMP) ## the tests that take minutes
+	$(PYTEST) -m slow
+
+check: $(STAMP) ## lint, formatting, types, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: $(STAMP) ## mend what the linter and the formatter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove .venv, caches and build products (runs/ stays)
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find pruning_env agents benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

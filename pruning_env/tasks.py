@@ -1,0 +1,155 @@
+"""Tasks: a trained network together with the images it is judged on, under a name.
+
+`register_task` makes a user's own network and data reachable by `gym.make(..., task="name")`
+exactly like the built-in ones. Knows nothing of pruning or environments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pruning_env import data
+from pruning_env.models import CifarResNet, load_state_file
+
+__all__ = ["Task", "get_task", "register_task", "task_names"]
+
+WEIGHTS_FOLDER = Path(__file__).parent / "models" / "weights"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to prune and what to judge it on.
+
+    Attributes:
+        name: Key in the registry.
+        summary: One line for listings.
+        build: Makes the network, untrained.
+        load_data: Data root (None: see `data.data_root`) -> splits.
+        load_weights: Fills a built network from a weights file; None means the task's own weights.
+        input_shape: (C, H, W) of one image.
+        val_seen: Whether the dense weights were trained on images that are in search-val, which
+            makes search-val accuracies optimistic; every result row must say so.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[], nn.Module]
+    load_data: Callable[[str | None], data.Splits]
+    load_weights: Callable[[nn.Module, str | None], None]
+    input_shape: tuple[int, int, int]
+    val_seen: bool
+
+    def model(self, weights: str | os.PathLike[str] | None = None) -> nn.Module:
+        """The network with its weights, in eval mode, on the CPU.
+
+        Args:
+            weights: A weights file for this architecture; None means the task's own.
+
+        Raises:
+            FileNotFoundError: There is no such file, or the task has no weights of its own here.
+            ValueError: The file is damaged or for another architecture.
+        """
+        # Building draws initial weights that are overwritten at once; the caller's random stream
+        # must not move for that.
+        with torch.random.fork_rng(devices=[]):
+            module = self.build()
+        self.load_weights(module, None if weights is None else os.fspath(weights))
+        return module.eval()
+
+    def example_input(self) -> torch.Tensor:
+        """(1, C, H, W) float32, always the same standard normal numbers."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn((1, *self.input_shape), generator=generator)
+
+
+_TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> None:
+    """Make `task` known under its name.
+
+    Raises:
+        ValueError: The name is empty or taken.
+    """
+    if not task.name:
+        raise ValueError("task.name: must not be empty.")
+    if task.name in _TASKS:
+        raise ValueError(f"task.name={task.name!r}: a task of this name is registered already.")
+    _TASKS[task.name] = task
+
+
+def get_task(name: str) -> Task:
+    """The task registered under `name`.
+
+    Raises:
+        ValueError: There is none; the message lists the names there are.
+    """
+    if name not in _TASKS:
+        raise ValueError(f"task={name!r}: unknown; registered tasks are {', '.join(_TASKS)}.")
+    return _TASKS[name]
+
+
+def task_names() -> tuple[str, ...]:
+    """The registered names, in the order of registration."""
+    return tuple(_TASKS)
+
+
+def _shipped_weights(file: str, module: nn.Module, weights: str | None) -> None:
+    """Load `weights`, or the file of this name that comes with the package."""
+    load_state_file(module, weights if weights is not None else WEIGHTS_FOLDER / file)
+
+
+def _published_checkpoint(pattern: str, module: nn.Module, weights: str | None) -> None:
+    """Load `weights`, or the one file like `pattern` under `checkpoints/` in the data root."""
+    if weights is not None:
+        load_state_file(module, weights)
+        return
+    folder = data.data_root() / "checkpoints"
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"weights: this task ships none, and {folder} holds {len(found)} files like {pattern} "
+            f"where one is needed. Pass weights=<file>, a checkpoint of "
+            f"github.com/akamaster/pytorch_resnet_cifar10, or set {data.DATA_VARIABLE} to a folder "
+            f"that holds it under checkpoints/."
+        )
+    load_state_file(module, found[0])
+
+
+def _load_digits(root: str | None) -> data.Splits:
+    """The digits come with scikit-learn, so there is no folder to look in."""
+    del root
+    return data.load_digits8()
+
+
+register_task(
+    Task(
+        name="digits-resnet8",
+        summary="ResNet-8 on 8 x 8 handwritten digits (scikit-learn); trained weights included",
+        build=partial(CifarResNet, 8, in_channels=1, shortcut="B"),
+        load_data=_load_digits,
+        load_weights=partial(_shipped_weights, "digits-resnet8.safetensors"),
+        input_shape=(1, 8, 8),
+        val_seen=False,
+    )
+)
+for _depth in (20, 32, 56):
+    register_task(
+        Task(
+            name=f"cifar10-resnet{_depth}",
+            summary=f"ResNet-{_depth} (He et al. 2016, option A) on CIFAR-10; weights from a file",
+            build=partial(CifarResNet, _depth),
+            load_data=data.load_cifar10,
+            load_weights=partial(_published_checkpoint, f"resnet{_depth}-*.th"),
+            input_shape=(3, 32, 32),
+            # The published checkpoints were trained on all 50,000 training images.
+            val_seen=True,
+        )
+    )

@@ -1,0 +1,24 @@
+"""What several test files share: the `data` marker and the real images behind it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pruning_env.data import DATA_VARIABLE, Splits, load_cifar10
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get(DATA_VARIABLE):
+        return
+    absent = pytest.mark.skip(reason=f"{DATA_VARIABLE} is not set")
+    for item in items:
+        if item.get_closest_marker("data"):
+            item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Splits:
+    """The real CIFAR-10; only for tests marked `data`."""
+    return load_cifar10()
