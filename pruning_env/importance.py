@@ -1,0 +1,343 @@
+"""How much each channel matters: one score per removable channel, all groups at once.
+
+Kinds of importance are functions in a registry. Each makes one pass over the tensors of the model
+and adds up what belongs to a channel by the graph's slots; there is no loop over channels. Knows
+nothing of keep masks being searched, rewards or environments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pruning_env.arguments import check_choice, check_new_name
+from pruning_env.channels import ChannelGraph, Slot
+
+__all__ = [
+    "TAYLOR_BATCH",
+    "Evidence",
+    "group_sensitivity",
+    "importance",
+    "importance_kinds",
+    "normalise",
+    "register_importance",
+]
+
+Scores = NDArray[np.float64]
+
+TAYLOR_BATCH = 128
+"""Images per piece of the backward pass; bounds its memory and changes nothing beyond rounding."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a kind of importance may look at.
+
+    Attributes:
+        graph: Channel graph of `model`.
+        model: Read only; its training flags may be anything.
+        images: (N, ...) normalised, on the model's device, or None.
+        labels: (N,) int64, or None.
+        rng: Source of randomness, or None.
+    """
+
+    graph: ChannelGraph
+    model: nn.Module
+    images: torch.Tensor | None
+    labels: torch.Tensor | None
+    rng: np.random.Generator | None
+
+
+Kind = Callable[[Evidence], Scores]
+_KINDS: dict[str, Kind] = {}
+
+
+def register_importance(name: str) -> Callable[[Kind], Kind]:
+    """Decorator: a function from `Evidence` to (C,) scores becomes the kind `name`."""
+
+    def register(kind: Kind) -> Kind:
+        check_new_name("name", name, _KINDS)
+        _KINDS[name] = kind
+        return kind
+
+    return register
+
+
+def importance_kinds() -> tuple[str, ...]:
+    """Names of the registered kinds."""
+    return tuple(_KINDS)
+
+
+def importance(
+    kind: str,
+    graph: ChannelGraph,
+    model: nn.Module,
+    *,
+    images: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+    rng: np.random.Generator | None = None,
+) -> Scores:
+    """Raw importance of every channel of every group; the model is left exactly as it was.
+
+    Raw means in the kind's own unit: comparable inside a group, and between groups only as far as
+    the kind says (`normalise` makes groups comparable).
+
+    Args:
+        kind: A registered kind: "l1", "l2", "taylor", "bn_scale", "random" or one of the user's
+            own.
+        graph: Channel graph of `model`.
+        model: The dense model.
+        images: (N, ...) normalised images on the model's device; "taylor" needs them.
+        labels: (N,) int64; "taylor" needs them.
+        rng: "random" needs it.
+
+    Returns:
+        (C,) float64, finite.
+
+    Raises:
+        ValueError: The kind is unknown, needs something that was not given, does not apply to this
+            network, or yields a score that is not finite (the message names the layer).
+    """
+    check_choice("kind", kind, _KINDS)
+    scores = np.asarray(_KINDS[kind](Evidence(graph, model, images, labels, rng)), np.float64)
+    if scores.shape != (graph.num_channels,):
+        raise ValueError(
+            f"importance {kind!r} returned shape {scores.shape}; needed: ({graph.num_channels},)"
+        )
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+        group = graph.groups[graph.group_index[bad[0]]]
+        raise ValueError(
+            f"importance {kind!r} of layer {group.name!r} is not finite "
+            f"({bad.size} of {graph.num_channels} channels in all)"
+        )
+    return scores
+
+
+def normalise(graph: ChannelGraph, scores: Scores) -> Scores:
+    """Scores in units of their group's mean, (C,): the average channel of every group has 1.
+
+    This makes groups comparable whatever their fan-in, depth and kind of importance. The mean, not
+    the l2 norm of Molchanov et al. (2017), because a norm grows with the number of channels and
+    would call narrow groups important. A group whose scores are all zero stays zero.
+    """
+    means = _group_sum(graph, scores) / graph.sizes
+    return scores / np.where(means == 0.0, 1.0, means)[graph.group_index]
+
+
+def group_sensitivity(graph: ChannelGraph, scores: Scores, keep: NDArray[np.bool_]) -> Scores:
+    """How much an average remaining channel of each group matters, as shares that sum to 1.
+
+    Args:
+        graph: The graph.
+        scores: (C,) raw scores, none negative.
+        keep: (C,) bool, at least one channel per group.
+
+    Returns:
+        (L,) mean raw score over the channels kept, divided by the sum of these means; equal shares
+        when all are zero.
+    """
+    means = _group_sum(graph, np.where(keep, scores, 0.0)) / graph.counts(keep)
+    total = means.sum()
+    return means / total if total > 0.0 else np.full(len(means), 1.0 / len(means))
+
+
+@register_importance("l1")
+def l1(evidence: Evidence) -> Scores:
+    """Sum of |w| over the channel's own filters.
+
+    Li et al. 2017, "Pruning Filters for Efficient ConvNets".
+
+    Own filters are the weights of two or more dimensions that shrink with the channel: rows of the
+    producing convolutions and linear layers, and depthwise kernels. Coupled layers are combined by
+    `_balanced`.
+    """
+    return _balanced(
+        evidence.graph,
+        [
+            (slot, _owned(evidence.graph, slot, rows.abs().sum(1)))
+            for slot, rows in _filters(evidence)
+        ],
+    )
+
+
+@register_importance("l2")
+def l2(evidence: Evidence) -> Scores:
+    """Euclidean norm of the channel's own filters; filters and combination as in `l1`."""
+    return _balanced(
+        evidence.graph,
+        [
+            (slot, np.sqrt(_owned(evidence.graph, slot, rows.square().sum(1))))
+            for slot, rows in _filters(evidence)
+        ],
+    )
+
+
+@register_importance("bn_scale")
+def bn_scale(evidence: Evidence) -> Scores:
+    """|gamma| of the channel's batch norms (Liu et al. 2017, "Network Slimming").
+
+    Several batch norms on one group are combined by `_balanced`. There is no fallback: a group
+    without batch norm would need a score in another unit, so it is an error.
+    """
+    graph = evidence.graph
+    gammas = {
+        f"{name}.weight": module.weight
+        for name, module in evidence.model.named_modules()
+        if isinstance(module, _BatchNorm) and module.affine
+    }
+    slots = [slot for slot in graph.slots if slot.tensor in gammas]
+    covered = np.zeros(len(graph.groups), dtype=bool)
+    for slot in slots:
+        covered[_groups_of(graph, slot)] = True
+    if not covered.all():
+        missing = [graph.groups[index].name for index in np.flatnonzero(~covered)]
+        raise ValueError(
+            f"importance 'bn_scale': {len(missing)} of {len(graph.groups)} groups have no batch "
+            f"norm with a scale, first {missing[0]!r}; kinds that need none: l1, l2, taylor"
+        )
+    return _balanced(
+        graph, [(slot, _owned(graph, slot, gammas[slot.tensor].abs())) for slot in slots]
+    )
+
+
+@register_importance("taylor")
+def taylor(evidence: Evidence) -> Scores:
+    """Sum of |w * dL/dw| over all parameters that go with the channel, in nats.
+
+    L is the mean cross-entropy of the images, so each term is a first-order estimate of what
+    setting that one weight to zero does to the loss (Molchanov et al. 2019, "Importance Estimation
+    for Neural Network Pruning", arXiv 1906.10771). The parameters are those of all slots of the
+    channel: its own filters and norm parameters in every coupled layer, and its columns in every
+    layer that reads it. Layers that lose channels together need no balancing, as everything is in
+    units of the loss; for the same reason groups can be compared raw.
+
+    The sum of absolute values, as in RL-Pruner (which takes own filters only), and not the absolute
+    value of the sum, Molchanov's gate: over all weights of a gate w * dL/dw adds up to the gradient
+    of the channel's scale, which training has brought near zero whatever the channel does. Accuracy
+    on average over four uniform prunings (15 to 60 %, batch norm re-estimated) of the digits
+    ResNet-8 and of CIFAR-10 ResNet-20, 512 images: 0.50; own filters only 0.45; gate 0.43, or 0.49
+    if its absolute value is taken every 32 images; for comparison l1 0.54.
+
+    One backward pass; the gradient is added up over batches of `TAYLOR_BATCH` images. The model is
+    read in eval mode through detached weights: no gradient, statistic, flag or hook of it changes.
+    """
+    graph, model, images, labels = evidence.graph, evidence.model, evidence.images, evidence.labels
+    if images is None or labels is None or len(images) == 0:
+        raise ValueError("images and labels: importance 'taylor' needs at least one labelled image")
+    parameters = dict(model.named_parameters())
+    slots = [slot for slot in graph.slots if slot.tensor in parameters]
+    weights = {slot.tensor: parameters[slot.tensor].detach().clone() for slot in slots}
+    # Clones, so that a module that writes to its buffers in eval mode does not reach the model.
+    state = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    total = [torch.zeros_like(weight) for weight in weights.values()]
+    with _reading(model), torch.enable_grad():
+        for weight in weights.values():
+            weight.requires_grad_()
+        for batch, target in zip(
+            images.split(TAYLOR_BATCH), labels.split(TAYLOR_BATCH), strict=True
+        ):
+            logits = functional_call(model, state | weights, (batch,))
+            loss = F.cross_entropy(logits, target, reduction="sum") / len(labels)
+            # Parameters that eval mode does not use (auxiliary heads) have no gradient: zero.
+            gradients = torch.autograd.grad(
+                loss, list(weights.values()), allow_unused=True, materialize_grads=True
+            )
+            for accumulated, gradient in zip(total, gradients, strict=True):
+                accumulated += gradient
+    products = {
+        name: (weight.detach() * gradient).abs()
+        for (name, weight), gradient in zip(weights.items(), total, strict=True)
+    }
+    members = (_owned(graph, slot, _rows(products[slot.tensor], slot.dim).sum(1)) for slot in slots)
+    return np.sum(list(members), axis=0)
+
+
+@register_importance("random")
+def random(evidence: Evidence) -> Scores:
+    """Uniform in [0, 1): the baseline every other kind has to beat."""
+    if evidence.rng is None:
+        raise ValueError("rng=None: importance 'random' needs a numpy.random.Generator")
+    return evidence.rng.random(evidence.graph.num_channels)
+
+
+def _balanced(graph: ChannelGraph, members: list[tuple[Slot, Scores]]) -> Scores:
+    """Combine the scores of layers that lose channels together.
+
+    Each member layer is divided by its mean over the group before the members are averaged, so that
+    all have one vote in the ranking whatever their scale; the result is scaled by the average of
+    those means, so that the group keeps its raw level. A group with one member keeps its scores
+    unchanged. Members whose scores are all zero cannot rank anything and have no vote.
+    """
+    size = len(graph.groups)
+    votes, level, present = np.zeros(graph.num_channels), np.zeros(size), np.zeros(size)
+    voters = np.zeros(size)
+    for slot, scores in members:
+        groups = _groups_of(graph, slot)
+        means = _group_sum(graph, scores) / graph.sizes
+        votes += scores / np.where(means == 0.0, 1.0, means)[graph.group_index]
+        voters += means != 0.0
+        level += means
+        present[groups] += 1
+    weight = level / np.maximum(present, 1) / np.maximum(voters, 1)
+    return votes * weight[graph.group_index]
+
+
+def _owned(graph: ChannelGraph, slot: Slot, values: torch.Tensor) -> Scores:
+    """Add up one value per index of the slot's dimension into (C,) sums per channel."""
+    owned = slot.channels >= 0
+    numbers = values.detach().to("cpu", torch.float64).numpy()[owned]
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"layer {slot.tensor.rpartition('.')[0]!r}: importance is not finite in {slot.tensor}"
+        )
+    sums = np.bincount(slot.channels[owned], numbers, graph.num_channels)
+    return sums.astype(np.float64, copy=False)
+
+
+def _filters(evidence: Evidence) -> Iterator[tuple[Slot, torch.Tensor]]:
+    """Weights of two or more dimensions that shrink with a channel: (slot indices, rest)."""
+    parameters = dict(evidence.model.named_parameters())
+    for slot in evidence.graph.slots:
+        weight = parameters.get(slot.tensor)
+        if slot.role != "in" and weight is not None and weight.ndim >= 2:
+            yield slot, _rows(weight.detach().double(), slot.dim)
+
+
+def _rows(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """The tensor as a matrix with one row per index of `dim`."""
+    return tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
+
+
+def _groups_of(graph: ChannelGraph, slot: Slot) -> NDArray[np.int64]:
+    """Indices of the groups that own a part of the slot."""
+    return np.unique(graph.group_index[slot.channels[slot.channels >= 0]])
+
+
+def _group_sum(graph: ChannelGraph, scores: Scores) -> Scores:
+    """(C,) -> (L,)."""
+    return np.bincount(graph.group_index, scores, len(graph.groups)).astype(np.float64, copy=False)
+
+
+@contextlib.contextmanager
+def _reading(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, every module's own mode afterwards; cuDNN is deterministic."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+        ):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
