@@ -1,0 +1,62 @@
+"""Reinforcement-learning environments for structured pruning of convolutional networks.
+
+Importing this package registers its environments with Gymnasium and imports nothing heavy: the
+names it exports are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+if TYPE_CHECKING:
+    from pruning_env.budgets import register_budget
+    from pruning_env.channels import ChannelGraph
+    from pruning_env.dynamics import PruningState
+    from pruning_env.evaluator import Evaluator
+    from pruning_env.rewards import register_reward
+    from pruning_env.tasks import Task, register_task
+
+__all__ = [
+    "ChannelGraph",
+    "Evaluator",
+    "PruningState",
+    "Task",
+    "register_budget",
+    "register_reward",
+    "register_task",
+]
+
+_HOMES = {
+    "ChannelGraph": "channels",
+    "Evaluator": "evaluator",
+    "PruningState": "dynamics",
+    "Task": "tasks",
+    "register_budget": "budgets",
+    "register_reward": "rewards",
+    "register_task": "tasks",
+}
+_ENVIRONMENTS = {"CNNPrune-v0": "pruning_env.env:CNNPruneEnv"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load an exported name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _register_environments() -> None:
+    """Skip what is registered already, so that a reload neither warns nor replaces anything."""
+    for env_id, entry_point in _ENVIRONMENTS.items():
+        if env_id not in gym.registry:
+            gym.register(id=env_id, entry_point=entry_point)
+
+
+_register_environments()

@@ -1,0 +1,198 @@
+"""Actions: how one vector of numbers says how many channels each group loses.
+
+An action kind owns its Gymnasium space, checks what an agent hands in, and splits a number of
+channels over the groups. Knows nothing of models, accuracy or episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+from pruning_env.arguments import check_choice, check_positive
+
+# Quotas closer than this to each other or to a whole number count as equal: float noise must not
+# decide who gets a channel, or two machines would prune different networks.
+_TIE_DECIMALS = 9
+
+
+def distribution(action: np.ndarray, sizes: np.ndarray, logit_scale: float) -> np.ndarray:
+    """Turn logits into the share of the channels that each group gives.
+
+    `p_l` is proportional to `sizes_l * exp(logit_scale * action_l)`: the zero action prunes every
+    group by the same ratio, and one unit of action multiplies a group's ratio by
+    `exp(logit_scale)`.
+
+    Args:
+        action: (L,) finite logits.
+        sizes: (L,) number of channels of each group in the dense network.
+        logit_scale: finite factor on the logits. With actions in [-1, 1] the largest ratio
+            between two groups of equal size is `exp(2 * logit_scale)`.
+
+    Returns:
+        (L,) float64 probabilities that sum to 1.
+    """
+    logits = logit_scale * np.asarray(action, dtype=np.float64)
+    weights = np.asarray(sizes, dtype=np.float64) * np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def allocate(
+    total: int, p: np.ndarray, available: np.ndarray, given: np.ndarray | None = None
+) -> np.ndarray:
+    """Split `total` channels over the groups in proportion to `p`, never above `available`.
+
+    What a full group cannot give is offered to the others, in proportion again; groups with
+    `p = 0` give only when all others are empty, in proportion to what they have. Each real-valued
+    quota is rounded down or up. Rounding up goes by largest remainder, ties to the larger `p` and
+    then to the lower index.
+
+    Over many small steps, largest remainders would always favour the same groups: with one channel
+    per step, the largest group would give all of them. So where `given` tells what the groups gave
+    before, rounding up goes instead to those that are furthest behind what `p` would have made them
+    give from the start. For the first step that is the same.
+
+    Without `given`, order is kept (`p_i > p_j > 0` and `available_i >= available_j` gives
+    `n_i >= n_j`), and a larger `p_i` never lowers `n_i`. A larger `total` may lower one entry: that
+    is the Alabama paradox of largest remainders.
+
+    Args:
+        total: number of channels to give, at least 0.
+        p: (L,) finite weights, at least 0; need not sum to 1.
+        available: (L,) how many channels each group can give, at least 0.
+        given: (L,) how many each gave before, at least 0; None: nothing.
+
+    Returns:
+        (L,) int64 counts; their sum is exactly `min(total, available.sum())`.
+    """
+    available = np.asarray(available, dtype=np.int64)
+    p = np.asarray(p, dtype=np.float64)
+    total = min(int(total), int(available.sum()))
+    quotas = _quotas(total, p, available)
+    counts = np.floor(np.round(quotas, _TIE_DECIMALS)).astype(np.int64)
+    if given is None:
+        due = quotas
+    else:
+        due = _quotas(total + int(np.sum(given)), p, available + given) - given
+    behind = np.round(due - counts, _TIE_DECIMALS)
+    behind[np.round(quotas - counts, _TIE_DECIMALS) <= 0] = -np.inf  # whole quotas stay as they are
+    order = np.lexsort((np.arange(p.size), -p, -behind))
+    counts[order[: total - int(counts.sum())]] += 1
+    return counts
+
+
+def _quotas(total: int, p: np.ndarray, available: np.ndarray) -> np.ndarray:
+    """(L,) real numbers in [0, available] that sum to `total`, which is at most what there is."""
+    quotas = _fill(float(total), p, available)
+    short = round(total - quotas.sum())  # not 0 only if every group with p > 0 is empty
+    if short > 0:
+        quotas += _fill(float(short), np.where(p > 0, 0.0, available), available)
+    return quotas
+
+
+def _fill(total: float, p: np.ndarray, available: np.ndarray) -> np.ndarray:
+    """(L,) real quotas `min(available, c * p)` with `c` such that they sum to `total`.
+
+    They sum to less only where the groups with `p > 0` have less than `total` in all.
+    """
+    quotas = np.zeros(p.size)
+    unfilled = (p > 0) & (available > 0)
+    while unfilled.any() and total > 0:
+        weights = np.where(unfilled, p, 0.0) / p[unfilled].max()
+        offer = total * (weights / weights.sum())
+        full = unfilled & (offer >= available)
+        if not full.any():
+            quotas[unfilled] = offer[unfilled]
+            break
+        quotas[full] = available[full]
+        total -= float(available[full].sum())
+        unfilled &= ~full
+    return quotas
+
+
+class ActionKind(Protocol):
+    """What the dynamics and the environment need from an action."""
+
+    def space(self) -> spaces.Space[np.ndarray]:
+        """A fresh Gymnasium space of the raw actions."""
+
+    def parse(self, action: Any) -> np.ndarray:
+        """Check a raw action; return it as (L,) float64 in [-1, 1]. `ValueError` if it is bad."""
+
+    def split(
+        self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        """(L,) int64 channels that each group gives now.
+
+        Args:
+            action: (L,) parsed action.
+            total: channels to give in all.
+            available: (L,) what each group can give at most.
+            given: (L,) what each gave since the dense network.
+        """
+
+
+class DistributionAction:
+    """`action="distribution"`: logits of how the step's channels are spread over the groups.
+
+    Args:
+        sizes: (L,) number of channels of each group in the dense network.
+        logit_scale: finite and above 0; see `distribution`.
+    """
+
+    def __init__(self, sizes: np.ndarray, logit_scale: float) -> None:
+        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self.logit_scale = check_positive("logit_scale", logit_scale)
+
+    def space(self) -> spaces.Box:
+        """`Box(-1, 1, (L,), float32)`: symmetric and normalised, as stock agents expect."""
+        return spaces.Box(-1.0, 1.0, (self.sizes.size,), np.float32)
+
+    def parse(self, action: Any) -> np.ndarray:
+        """Return `action` as (L,) float64 in [-1, 1].
+
+        Numbers beyond the box are clipped, ±inf included: an agent with an unsquashed Gaussian
+        makes them all the time. NaN has no nearest valid action and is refused.
+
+        Raises:
+            ValueError: wrong shape, NaN, or not real numbers.
+        """
+        expected = f"a vector of {self.sizes.size} real numbers in [-1, 1]"
+        try:
+            values = np.asarray(action)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"action cannot be read as {expected}: {error}") from error
+        if values.dtype.kind not in "fiu":
+            raise ValueError(f"action has dtype {values.dtype}; give {expected}")
+        if values.shape != self.sizes.shape:
+            raise ValueError(f"action has shape {values.shape}; give {expected}")
+        if np.isnan(values).any():
+            where = np.flatnonzero(np.isnan(values)).tolist()
+            raise ValueError(f"action is NaN at index {where}; give {expected}")
+        return np.clip(values.astype(np.float64), -1.0, 1.0)
+
+    def split(
+        self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        """(L,) int64 channels that each group gives now; see `distribution` and `allocate`."""
+        p = distribution(action, self.sizes, self.logit_scale)
+        return allocate(total, p, available, given)
+
+
+_ACTIONS: dict[str, Callable[[np.ndarray, float], ActionKind]] = {
+    "distribution": DistributionAction,
+}
+
+
+def action_names() -> tuple[str, ...]:
+    """The values that `action=` accepts."""
+    return tuple(_ACTIONS)
+
+
+def make_action(name: str, sizes: np.ndarray, logit_scale: float) -> ActionKind:
+    """The action kind `name` for groups of the given (L,) dense `sizes`."""
+    check_choice("action", name, _ACTIONS)
+    return _ACTIONS[name](sizes, logit_scale)

@@ -1,0 +1,112 @@
+"""Budgets: what must become small, how far, and how it is measured.
+
+`params` and `macs` are exact and closed-form from the channel graph; any other budget is a
+registered black box that is shown the pruned model. All are ratios to the dense network. Knows
+nothing of rewards or episodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pruning_env.arguments import check_choice, check_fraction, check_new_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pruning_env.channels import ChannelGraph
+
+MeasureFunction = Callable[["nn.Module"], float]
+DEFAULT_BUDGET = {"params": 0.25}
+
+_CLOSED_FORM: dict[str, Callable[[ChannelGraph, np.ndarray], float]] = {
+    "params": lambda graph, keep: float(graph.params(keep)),
+    "macs": lambda graph, keep: float(graph.macs(keep)),
+}
+_MEASURED: dict[str, MeasureFunction] = {}
+
+
+def register_budget(name: str, function: MeasureFunction) -> MeasureFunction:
+    """Let `budget={name: limit}` bound `function(pruned_model)`.
+
+    Args:
+        name: the new key of `budget`.
+        function: takes the pruned and recovered model in eval mode, which it may not change;
+            returns a finite number, at least 0, in any unit: only its ratio to the dense model's
+            value counts. It is called once for the dense model and once per step. If it is not
+            deterministic, neither is the environment.
+
+    Returns:
+        `function`.
+
+    Raises:
+        ValueError: the name is taken or empty, or `function` cannot be called.
+    """
+    check_new_name("name", name, budget_names())
+    if not callable(function):
+        raise ValueError(f"function={function!r} is not allowed; give a function of the model")
+    _MEASURED[name] = function
+    return function
+
+
+def budget_names() -> tuple[str, ...]:
+    """The keys that `budget=` accepts."""
+    return (*_CLOSED_FORM, *_MEASURED)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One bound: at most `limit` (a ratio to the dense network, in (0, 1]) of `name`."""
+
+    name: str
+    limit: float
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the graph alone gives the amount, exactly and without building a model."""
+        return self.name in _CLOSED_FORM
+
+    def measure(
+        self, graph: ChannelGraph, keep: np.ndarray, model: Callable[[], nn.Module]
+    ) -> float:
+        """The amount that the network `keep` (C,) uses, in the budget's own unit.
+
+        `model` builds that network; it is called only where the closed form does not do.
+        """
+        if self.closed_form:
+            return _CLOSED_FORM[self.name](graph, keep)
+        amount = float(_MEASURED[self.name](model()))
+        if not math.isfinite(amount) or amount < 0:
+            raise ValueError(
+                f"budget function {self.name!r} returned {amount!r}; "
+                "it must return a finite number, at least 0"
+            )
+        return amount
+
+    def excess(self, usage: float) -> float:
+        """How far `usage` (a ratio) is above the limit; 0 when the budget is met."""
+        return max(0.0, usage - self.limit)
+
+
+def parse_budget(budget: Mapping[str, float] | None) -> tuple[Budget, ...]:
+    """Check a `budget` argument; `None` means `DEFAULT_BUDGET`.
+
+    Raises:
+        ValueError: not a mapping, empty, an unknown key, or a limit outside (0, 1].
+    """
+    given: Any = DEFAULT_BUDGET if budget is None else budget
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(
+            f"budget={budget!r} is not allowed; give a non-empty dict of limits in (0, 1] with "
+            f"keys from: {', '.join(sorted(budget_names()))}"
+        )
+    for name in given:
+        check_choice("budget key", name, budget_names())
+    return tuple(
+        Budget(name, check_fraction(f"budget[{name!r}]", limit)) for name, limit in given.items()
+    )

@@ -1,0 +1,431 @@
+"""`CNNPrune-v0`: structured pruning of a trained CNN as a Gymnasium environment.
+
+A thin face of `dynamics.PruningDynamics`: it holds the current state and speaks Gymnasium. No rule
+of pruning lives here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.error import ResetNeeded
+from torch import nn
+
+from pruning_env.actions import action_names, make_action
+from pruning_env.arguments import check_choice
+from pruning_env.budgets import parse_budget
+from pruning_env.channels import ChannelGraph
+from pruning_env.dynamics import CONSTRAINTS, PruningDynamics, PruningState, Transition
+from pruning_env.evaluator import Evaluator
+from pruning_env.importance import importance_kinds
+from pruning_env.observations import make_observation, observation_names
+from pruning_env.recovery import RECOVERIES
+from pruning_env.rendering import render_ansi, render_rgb
+from pruning_env.rewards import get_reward
+from pruning_env.tasks import get_task, task_names
+
+
+@dataclass(frozen=True)
+class Report:
+    """The final judgement of one pruned network. Making one opens the test split.
+
+    Attributes:
+        accuracy: test top-1 accuracy, in [0, 1].
+        loss: test cross-entropy, mean per image.
+        val_accuracy: search-val accuracy, the number that was optimised.
+        params: parameters / dense.
+        macs: MACs / dense.
+        counts: channels kept per group.
+        feasible: whether every budget is met.
+        test_openings: how often this evaluator has opened the test split, this time included.
+    """
+
+    accuracy: float
+    loss: float
+    val_accuracy: float
+    params: float
+    macs: float
+    counts: tuple[int, ...]
+    feasible: bool
+    test_openings: int
+
+
+class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
+    """Structured pruning of a trained CNN, a few channels at a time.
+
+    ## Description
+
+    A trained convolutional network loses whole channels, step by step, until it fits a budget. A
+    *channel* is the smallest unit that can be removed: all slices of all tensors that must go
+    together. A *group* is a set of channels that live in the same tensors (a layer, or layers
+    coupled by a skip connection). Each step removes a fixed number of channels, and the action says
+    how they are spread over the `L` groups. Inside a group the least important channels go first;
+    importance is measured once, on the dense network. Every group keeps at least one channel.
+
+    After each step the pruned network is judged on *search-val* images. The test split is opened by
+    `report()` only.
+
+    ## Action Space
+
+    `Box(-1, 1, (L,), float32)`: one logit per group. Group `l` gives the share
+    `p_l ∝ size_l * exp(logit_scale * action_l)` of the step's channels, so the zero action prunes
+    all groups by the same ratio. Shares are rounded to whole channels, up for the groups that are
+    furthest behind what this action would have taken from the start. What a group cannot give
+    because it is at its floor is offered to the others, so that the total is exact.
+
+    Numbers outside the box, ±inf included, are clipped. NaN, a wrong shape or a non-numeric dtype
+    raises `ValueError` and leaves the environment as it was.
+
+    ## Observation Space
+
+    A flat `Box` of float32, `(10 * L + 5 + number of budgets,)`, bounded on both sides: the table
+    of group features row by row (10 numbers for the first group, 10 for the second, ...), then the
+    global features. `env.unwrapped.observation_names` names every entry.
+
+    | Group feature  | Min | Max | Meaning                                         |
+    |----------------|-----|-----|-------------------------------------------------|
+    | `sparsity`     | 0   | 1   | share of the group's channels removed           |
+    | `sensitivity`  | 0   | 1   | share of the mean importance of kept channels   |
+    | `params_share` | 0   | 1   | parameters that shrinking it to its floor saves |
+    | `macs_share`   | 0   | 1   | MACs that shrinking it to its floor saves       |
+    | `width`        | 0   | 1   | channels kept / widest group                    |
+    | `dense_width`  | 0   | 1   | channels in the dense network / widest group    |
+    | `kernel`       | 0   | 1   | kernel size / largest                           |
+    | `stride`       | 0   | 1   | stride / largest                                |
+    | `depth`        | 0   | 1   | position in execution order / last              |
+    | `last_action`  | -1  | 1   | the action that led here, clipped; 0 at reset   |
+
+    The two shares are of the network as it is now.
+
+    | Global feature | Min | Max | Meaning                                |
+    |----------------|-----|-----|----------------------------------------|
+    | `accuracy`     | 0   | 1   | search-val top-1 accuracy              |
+    | `likelihood`   | 0   | 1   | exp(-search-val cross-entropy)         |
+    | `params`       | 0   | 1   | parameters / dense                     |
+    | `macs`         | 0   | 1   | MACs / dense                           |
+    | `progress`     | 0   | 1   | removed / removable channels           |
+    | `over_budget`  | -1  | 1   | usage - limit, clipped, one per budget |
+
+    ## Rewards
+
+    The sum of the terms in `info["reward_terms"]`, each multiplied by `reward_scale`.
+
+    | `reward`          | Per step                                                                 |
+    |-------------------|--------------------------------------------------------------------------|
+    | `accuracy_change` | change of search-val accuracy in percentage points (default)             |
+    | `accuracy`        | search-val accuracy in [0, 1]                                            |
+    | `rl_pruner`       | accuracy + 0.25 * (share of MACs cut) + 0.25 * (share of parameters cut) |
+    | `amc`             | -error * ln(MACs per image)                                              |
+
+    ## Starting State
+
+    The dense network with its trained weights, always the same: `seed` changes nothing but
+    `env.np_random`. `options={"state": state}` starts from a `PruningState` of this environment
+    instead; other options raise `ValueError`.
+
+    ## Episode End
+
+    Terminated when, after a step, every budget is met, or every group is at its floor. Never
+    truncated: every step removes at least one channel, so an episode ends by itself, after about
+    `1 / channels_per_step` steps at most. A step after the end raises
+    `gymnasium.error.ResetNeeded`.
+
+    ## Information
+
+    The same keys at reset and step.
+
+    | Key             | Type  | Meaning                                             |
+    |-----------------|-------|-----------------------------------------------------|
+    | `accuracy`      | float | search-val top-1 accuracy, in [0, 1]                |
+    | `loss`          | float | search-val cross-entropy, mean per image, >= 0      |
+    | `params`        | float | parameters / dense                                  |
+    | `macs`          | float | multiply-accumulates per image / dense              |
+    | `cost`          | float | `budget_excess` at an episode's last step, else 0.0 |
+    | `budget_excess` | float | how far usage is above the limits, summed; >= 0     |
+    | `requested`     | int   | channels that the last step announced; 0 if dense   |
+    | `removed`       | int   | channels that it removed; fewer only if `exhausted` |
+    | `exhausted`     | bool  | whether every group is at its floor                 |
+    | `is_success`    | bool  | whether every budget is met                         |
+    | `reward_terms`  | dict  | the reward's summands by name, scaled; 0.0 at reset |
+
+    ## Arguments
+
+    | Parameter           | Type  | Default             | Allowed                               |
+    |---------------------|-------|---------------------|---------------------------------------|
+    | `task`              | str   | `"digits-resnet8"`  | a registered task                     |
+    | `weights`           | str   | `None`              | a file; `None`: the task's own        |
+    | `data_root`         | str   | `None`              | a folder; `None`: `$PRUNING_ENV_DATA` |
+    | `budget`            | dict  | `{"params": 0.25}`  | limits in (0, 1] by budget name       |
+    | `action`            | str   | `"distribution"`    | `distribution`                        |
+    | `logit_scale`       | float | `3.0`               | above 0                               |
+    | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
+    | `reward`            | str   | `"accuracy_change"` | see Rewards                           |
+    | `reward_scale`      | float | `1.0`               | above 0                               |
+    | `observation`       | str   | `"flat"`            | `flat`                                |
+    | `importance`        | str   | `"taylor"`          | a registered importance               |
+    | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
+    | `constraint`        | str   | `"terminate"`       | `terminate`                           |
+    | `device`            | str   | `"cpu"`             | a torch device                        |
+    | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
+
+    Several budgets must all be met. The importances are `l1`, `l2`, `taylor`, `bn_scale` and
+    `random`, one fixed random ranking. Tasks, budgets, rewards and importances can be registered.
+
+    ```python
+    >>> import gymnasium as gym
+    >>> import pruning_env
+    >>> env = gym.make("CNNPrune-v0", budget={"macs": 0.5})
+    >>> observation, info = env.reset(seed=0)
+
+    ```
+
+    `env.unwrapped` adds `graph`, `evaluator`, `dynamics`, `state()`, `restore(state)`, `fork()`,
+    `transition(state, action)`, `pruned_model()` and `report()`.
+
+    ## Version History
+
+    * v0: initial version.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium declares it without ClassVar
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 2,
+    }
+
+    def __init__(
+        self,
+        task: str = "digits-resnet8",
+        weights: str | None = None,
+        data_root: str | None = None,
+        budget: Mapping[str, float] | None = None,
+        action: str = "distribution",
+        logit_scale: float = 3.0,
+        channels_per_step: float = 0.05,
+        reward: str = "accuracy_change",
+        reward_scale: float = 1.0,
+        observation: str = "flat",
+        importance: str = "taylor",
+        recovery: str = "bn",
+        constraint: str = "terminate",
+        device: str = "cpu",
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, self.metadata["render_modes"])
+        # Names first: a typo should not cost the seconds that loading and tracing take.
+        check_choice("task", task, task_names())
+        budgets = parse_budget(budget)
+        check_choice("action", action, action_names())
+        check_choice("observation", observation, observation_names())
+        reward_function = get_reward(reward)
+        check_choice("importance", importance, importance_kinds())
+        check_choice("recovery", recovery, RECOVERIES)
+        check_choice("constraint", constraint, CONSTRAINTS)
+        _check_device(device)
+
+        chosen = get_task(task)
+        model = chosen.model(weights)
+        self.graph = ChannelGraph.trace(model, chosen.example_input())
+        self.evaluator = Evaluator(
+            model, self.graph, chosen.load_data(data_root), recovery=recovery, device=device
+        )
+        self.dynamics = PruningDynamics(
+            self.graph,
+            self.evaluator,
+            budgets,
+            make_action(action, self.graph.sizes, logit_scale),
+            channels_per_step=channels_per_step,
+            reward=reward_function,
+            reward_scale=reward_scale,
+            importance=importance,
+            constraint=constraint,
+        )
+        self._observation = make_observation(observation, self.graph, budgets, self.dynamics.scores)
+
+        self.action_space = self.dynamics.action.space()
+        self.observation_space = self._observation.space()
+        self.render_mode = render_mode
+        self._history: tuple[PruningState, ...] = ()  # of this episode, oldest first
+        self._arguments = {
+            "task": task,
+            "weights": weights,
+            "data_root": data_root,
+            "budget": {b.name: b.limit for b in budgets},
+            "action": action,
+            "logit_scale": logit_scale,
+            "channels_per_step": channels_per_step,
+            "reward": reward,
+            "reward_scale": reward_scale,
+            "observation": observation,
+            "importance": importance,
+            "recovery": recovery,
+            "constraint": constraint,
+            "device": device,
+            "render_mode": render_mode,
+        }
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Prune by one action; see the class for what comes back.
+
+        Raises:
+            ValueError: a bad action; the environment stays as it was.
+            ResetNeeded: before the first reset, or after the end of an episode.
+        """
+        state = self.state()
+        if self.dynamics.terminal(state):
+            raise ResetNeeded("the episode is over; call reset() before step()")
+        transition = self.dynamics.transition(state, action)
+        self._history += (transition.state,)
+        return (
+            self._observation.observe(transition.state),
+            transition.reward,
+            transition.terminated,
+            False,  # an episode ends by itself; a time limit is a wrapper's business
+            self._info(transition.state, transition.cost, dict(transition.reward_terms)),
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start from the dense network, or from `options={"state": state}`.
+
+        Raises:
+            ValueError: an unknown option, or a state that is not this environment's.
+        """
+        start = self._start(options)
+        super().reset(seed=seed)
+        self._history = (start,)
+        terms = self.dynamics.no_reward_terms(start)
+        return self._observation.observe(start), self._info(start, 0.0, terms)
+
+    def render(self) -> str | np.ndarray | None:  # type: ignore[override]
+        """The episode so far: text in mode `ansi`, (H, W, 3) uint8 in mode `rgb_array`."""
+        self.state()
+        if self.render_mode == "ansi":
+            return render_ansi(self.graph, self.dynamics.budgets, self._history)
+        if self.render_mode == "rgb_array":
+            return render_rgb(self.graph, self.dynamics.budgets, self._history)
+        gym.logger.warn(
+            "render() does nothing without a render mode; "
+            f"make the environment with render_mode= one of {self.metadata['render_modes']}"
+        )
+        return None
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """What each entry of an observation is."""
+        return self._observation.names
+
+    def state(self) -> PruningState:
+        """Where the episode is. Immutable: keep it, `restore` it, or `transition` from it.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        if not self._history:
+            raise ResetNeeded("there is no episode yet; call reset() first")
+        return self._history[-1]
+
+    def restore(self, state: PruningState) -> None:
+        """Continue from `state`, which came from this environment or one like it.
+
+        Raises:
+            ValueError: `state` is not one of this environment's.
+        """
+        self._history = (self.dynamics.check(state),)
+
+    def fork(self) -> CNNPruneEnv:
+        """An independent environment in the same state, sharing network, data and cache."""
+        # Not copy.copy: that goes through __getstate__, which leaves the shared parts out.
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        for name in ("action_space", "observation_space", "_np_random"):  # they hold generators
+            setattr(twin, name, copy.deepcopy(getattr(self, name)))
+        return twin
+
+    def transition(self, state: PruningState, action: np.ndarray) -> Transition:
+        """What `step(action)` would give in `state`; this environment's episode does not move.
+
+        Raises:
+            ValueError: a bad action, or a state that is terminal or not this environment's.
+        """
+        return self.dynamics.transition(self.dynamics.check(state), action)
+
+    def observe(self, state: PruningState) -> np.ndarray:
+        """The observation of `state`, which must be one of this environment's."""
+        return self._observation.observe(self.dynamics.check(state))
+
+    def pruned_model(self) -> nn.Module:
+        """The current network as a really smaller module, recovered, in eval mode."""
+        return self.evaluator.pruned_model(self.state().keep)
+
+    def report(self) -> Report:
+        """Judge the current network on the test split; every call counts as an opening."""
+        state = self.state()
+        assert state.metrics is not None
+        test = self.evaluator.certify(state.keep)
+        return Report(
+            accuracy=test.accuracy,
+            loss=test.loss,
+            val_accuracy=state.metrics.accuracy,
+            params=state.params,
+            macs=state.macs,
+            counts=tuple(state.counts.tolist()),
+            feasible=self.dynamics.feasible(state),
+            test_openings=self.evaluator.test_openings,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments and the episode; network and data are loaded again from the arguments."""
+        return {name: value for name, value in self.__dict__.items() if name not in _REBUILT}
+
+    def __setstate__(self, episode: dict[str, Any]) -> None:
+        """Build anew from the arguments, then continue the episode."""
+        CNNPruneEnv.__init__(self, **episode["_arguments"])
+        self.__dict__.update(episode)
+
+    def _start(self, options: dict[str, Any] | None) -> PruningState:
+        if not options:
+            return self.dynamics.initial()
+        if not isinstance(options, dict) or set(options) != {"state"}:
+            raise ValueError(f'options={options!r} is not allowed; give None or {{"state": state}}')
+        return self.dynamics.check(options["state"])
+
+    def _info(
+        self, state: PruningState, cost: float, reward_terms: dict[str, float]
+    ) -> dict[str, Any]:
+        """A pure function of the episode: no clocks, counters or cache statistics."""
+        assert state.metrics is not None
+        return {
+            "accuracy": state.metrics.accuracy,
+            "loss": state.metrics.loss,
+            "params": state.params,
+            "macs": state.macs,
+            "cost": cost,
+            "budget_excess": self.dynamics.excess(state),
+            "requested": state.requested,
+            "removed": state.removed,
+            "exhausted": self.dynamics.exhausted(state),
+            "is_success": self.dynamics.feasible(state),
+            "reward_terms": reward_terms,
+        }
+
+
+# What a pickle leaves out: heavy, and determined by the arguments.
+_REBUILT = ("graph", "evaluator", "dynamics", "_observation")
+
+
+def _check_device(device: str) -> None:
+    """Raise `ValueError` unless a tensor can be made on `device`."""
+    try:
+        torch.empty(1, device=torch.device(device))
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not usable here; give 'cpu', or a device that torch has: {error}"
+        ) from error
