@@ -1,0 +1,80 @@
+"""Pruning distributions as search points: to an action and back, and how to disturb them.
+
+The environment turns an action into a distribution over groups; a search that keeps a distribution
+needs the way back. Both directions meet here, so that every agent that searches over distributions
+shares one of them. This module knows nothing of environments, models or learning.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pruning_env.actions import distribution
+
+#: Smallest share a group may have, so that no group can be lost for ever (spec: 1e-5).
+FLOOR = 1e-5
+
+NOISE_KINDS = ("multiplicative", "absolute")
+
+
+def normalise(shares: ArrayLike) -> NDArray[np.float64]:
+    """Clamp shares (L,) to at least `FLOOR` and make them sum to 1."""
+    clamped = np.maximum(np.asarray(shares, dtype=np.float64), FLOOR)
+    return clamped / clamped.sum()
+
+
+def width_proportional(sizes: ArrayLike) -> NDArray[np.float64]:
+    """The distribution (L,) that takes the same fraction of every group; the zero action."""
+    return normalise(sizes)
+
+
+def to_action(
+    probabilities: ArrayLike, sizes: ArrayLike, logit_scale: float
+) -> NDArray[np.float32]:
+    """Return the action in [-1, 1]^L that the environment reads as `probabilities`.
+
+    Inverse of p_l ∝ sizes_l · exp(logit_scale · a_l). The action is only determined up to a shift,
+    which is chosen so that the logits are centred in the box. When they span more than the box
+    (2 · logit_scale), the largest is put on its upper face and the smallest are clipped: raising a
+    share that is nearly zero changes a pruning step less than lowering the largest ones.
+
+    Args:
+        probabilities: (L,) distribution over groups, positive.
+        sizes: (L,) channels of each group.
+        logit_scale: width of the environment's softmax, > 0.
+    """
+    logits = np.log(normalise(probabilities)) - np.log(np.asarray(sizes, dtype=np.float64))
+    half_span = (logits.max() - logits.min()) / 2
+    centre = logits.max() - min(half_span, logit_scale)
+    return np.clip((logits - centre) / logit_scale, -1.0, 1.0).astype(np.float32)
+
+
+def representable(
+    probabilities: ArrayLike, sizes: ArrayLike, logit_scale: float
+) -> NDArray[np.float64]:
+    """The nearest distribution (L,) that an action can express: there and back again."""
+    action = to_action(probabilities, sizes, logit_scale)
+    return distribution(action.astype(np.float64), np.asarray(sizes), logit_scale)
+
+
+def perturb(
+    probabilities: ArrayLike, kind: str, scale: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Disturb a distribution (L,) by Gaussian noise of a random size.
+
+    Each call draws one u ~ U(0, 1), so that near and far candidates are mixed, and z ~ N(0, 1) per
+    group. "multiplicative" works in log space, p_l · exp(scale · u · z_l), and is as strong for a
+    narrow group as for a wide one. "absolute" is the published form, p_l + scale · u · z_l, which
+    empties small shares and hardly moves large ones.
+
+    Raises:
+        ValueError: if `kind` is neither.
+    """
+    shares = np.asarray(probabilities, dtype=np.float64)
+    noise = scale * rng.uniform() * rng.standard_normal(shares.shape)
+    if kind == "multiplicative":
+        return normalise(shares * np.exp(noise))
+    if kind == "absolute":
+        return normalise(shares + noise)
+    raise ValueError(f"noise={kind!r} is not known; allowed: {', '.join(NOISE_KINDS)}")

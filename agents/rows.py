@@ -1,0 +1,215 @@
+"""Result rows: what one run found, how it was run, and on what; kept as JSON lines.
+
+A row holds everything that a table or figure needs and everything that is needed to run it again.
+This module knows the fields and the file; it neither searches nor prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+#: Distributions whose versions a row records.
+_RECORDED = ("pruning-env", "torch", "gymnasium", "stable-baselines3", "numpy")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where, when and by what a row was made.
+
+    Attributes:
+        command: what was typed.
+        created: UTC time, ISO 8601.
+        versions: of Python and the packages that matter.
+        hardware: processor, cores, threads of torch, and accelerator if one was used.
+        commit: git commit of this source tree, "-dirty" appended when files differ from it; None
+            when the code does not run from a checkout.
+    """
+
+    command: str
+    created: str
+    versions: dict[str, str]
+    hardware: str
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One pruned model and the search that found it. Accuracies are in [0, 1].
+
+    Attributes:
+        agent: registered name of the method; "dense" for the unpruned model.
+        task: registered name.
+        seed: seed of the search.
+        budget: limits, as ratios to the dense model.
+        settings: further keyword arguments of the environment.
+        evaluations: evaluations the search spent.
+        history: (evaluations, best feasible search-val accuracy) at each improvement.
+        groups: (L,) names of the channel groups.
+        sizes: (L,) channels of each group in the dense model.
+        counts: (L,) channels kept.
+        val_accuracy: on search-val, after recovery.
+        dense_val_accuracy: of the dense model on search-val.
+        val_seen: whether the dense weights were trained on search-val images.
+        test_accuracy: on test; None when test was not opened.
+        dense_test_accuracy: of the dense model on test; None when test was not opened.
+        params: parameters of the pruned model.
+        params_ratio: to the dense model.
+        macs: multiply-accumulates of convolutions and linear layers, per image.
+        macs_ratio: to the dense model.
+        latency_ms: median milliseconds per batch.
+        dense_latency_ms: of the dense model, measured side by side.
+        latency_ratio: latency_ms / dense_latency_ms.
+        latency_batch: images per timed batch.
+        wall_seconds: of the search.
+        provenance: how, where and when.
+    """
+
+    agent: str
+    task: str
+    seed: int
+    budget: dict[str, float]
+    settings: dict[str, Any]
+    evaluations: int
+    history: tuple[tuple[int, float], ...]
+    groups: tuple[str, ...]
+    sizes: tuple[int, ...]
+    counts: tuple[int, ...]
+    val_accuracy: float
+    dense_val_accuracy: float
+    val_seen: bool
+    test_accuracy: float | None
+    dense_test_accuracy: float | None
+    params: int
+    params_ratio: float
+    macs: int
+    macs_ratio: float
+    latency_ms: float
+    dense_latency_ms: float
+    latency_ratio: float
+    latency_batch: int
+    wall_seconds: float
+    provenance: Provenance
+
+    def to_json(self) -> str:
+        """One line of JSON without a line break. NaN and infinities are refused."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> ResultRow:
+        """The row that `to_json` wrote.
+
+        Raises:
+            ValueError: if the line is no JSON object with exactly the fields of a row.
+        """
+        data = json.loads(line)
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(data, dict) or set(data) != fields:
+            odd = set(data) ^ fields if isinstance(data, dict) else fields
+            raise ValueError(f"not a result row; missing or unknown fields: {sorted(odd)}")
+        data["provenance"] = Provenance(**data["provenance"])
+        data["history"] = tuple((int(spent), float(best)) for spent, best in data["history"])
+        for name in ("groups", "sizes", "counts"):
+            data[name] = tuple(data[name])
+        return cls(**data)
+
+
+def append_row(path: str | os.PathLike[str], row: ResultRow) -> None:
+    """Append a row to a JSON-lines file, made if needed.
+
+    The line goes out in one write to a file opened for appending, so processes that share the file
+    do not mix their lines. Behind a line that a killed process left unfinished a new one is begun.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        unfinished = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        line = ("\n" if unfinished else "") + row.to_json() + "\n"
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_rows(path: str | os.PathLike[str]) -> tuple[ResultRow, ...]:
+    """Read a JSON-lines file of rows; lines cut off by a kill are left out with a warning.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the line, if it is complete JSON but no result row.
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        try:
+            rows.append(ResultRow.from_json(line))
+        except json.JSONDecodeError:
+            warnings.warn(f"{path}:{number} is not complete and was left out", stacklevel=2)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+    return tuple(rows)
+
+
+def provenance(command: str, device: str = "cpu") -> Provenance:
+    """Describe this process: `command` is what the user typed, `device` what torch runs on."""
+    return Provenance(
+        command=command,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=_versions(_RECORDED),
+        hardware=_hardware(device),
+        commit=_commit(),
+    )
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _hardware(device: str) -> str:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    described = f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    if torch.device(device).type == "cuda":
+        described += f", {torch.cuda.get_device_name(device)}"
+    return described
+
+
+def _commit() -> str | None:
+    """The commit that this file is part of; an installed copy inside some checkout has none."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        dirty = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,76 @@
+"""`python -m benchmarks`: one subcommand per question. Parses arguments and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.demo import DemoSettings, run_demo
+from benchmarks.zoo.command import add_commands
+from pruning_env.tasks import task_names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return the exit code (2: bad input)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo", help="dense, uniform, random search and RLPruner at the same number of evaluations"
+    )
+    defaults = DemoSettings()
+    demo.add_argument("--task", default=defaults.task, choices=task_names())
+    demo.add_argument(
+        "--evaluations", type=_positive, default=defaults.evaluations, help="default: %(default)s"
+    )
+    demo.add_argument("--seed", type=_not_negative, default=defaults.seed, help="first seed")
+    demo.add_argument(
+        "--seeds", type=_positive, default=defaults.seeds, help="how many (default: %(default)s)"
+    )
+    demo.add_argument("--out", type=Path, default=defaults.out, help="default: %(default)s")
+    demo.add_argument("--data-root", help="folder that holds the data sets")
+    demo.add_argument("--device", default=defaults.device, help="default: %(default)s")
+    demo.add_argument(
+        "--threads",
+        type=_positive,
+        default=1,
+        help="threads of torch; more only help on networks larger than the default "
+        "(default: %(default)s)",
+    )
+    add_commands(commands)
+    options = vars(parser.parse_args(arguments))
+    del options["command"]
+    command = shlex.join(["python", "-m", "benchmarks", *arguments])
+    if "run" in options:
+        try:
+            return options.pop("run")(options, command, Console())
+        except ValueError as error:
+            parser.exit(2, f"python -m benchmarks: error: {error}\n")
+    torch.set_num_threads(options.pop("threads"))
+    try:
+        run_demo(DemoSettings(**options), command, Console())
+    except FileNotFoundError as error:
+        parser.exit(2, f"python -m benchmarks: error: {error}\n")
+    return 0
+
+
+def _not_negative(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
