@@ -116,6 +116,12 @@ def test_one_channel_per_step_takes_turns_by_share():
     assert given.tolist() == [10, 20, 30]
 
 
+def test_a_whole_quota_is_never_rounded_however_far_behind_the_group_is():
+    # Quotas 1, 0.5 and 0.5; the first has given nothing so far, the others five each.
+    p, given = np.array([2, 1, 1]), np.array([0, 5, 5])
+    assert allocate(2, p, np.full(3, 9), given).tolist() == [1, 1, 0]
+
+
 def test_overflow_is_offered_to_the_others_in_proportion():
     # 12 by (6, 3, 3); the first can give only 2, its other 4 go to the rest in equal parts.
     assert allocate(12, np.array([0.5, 0.25, 0.25]), np.array([2, 9, 9])).tolist() == [2, 5, 5]

@@ -7,11 +7,8 @@ import inspect
 import itertools
 import json
 import math
-import os
 import pickle
 import re
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 
@@ -30,6 +27,7 @@ from pruning_env.env import CNNPruneEnv, Report
 from pruning_env.observations import GLOBAL_FEATURES, GROUP_FEATURES
 from pruning_env.rewards import reward_names
 from pruning_env.tasks import get_task
+from tests.processes import run_python
 from tests.rollout import trajectory
 
 DOCS = (inspect.getdoc(CNNPruneEnv) or "").splitlines()
@@ -130,12 +128,8 @@ def test_another_process_with_another_thread_count_agrees_to_a_millionth():
         "print(json.dumps([[o.tolist(), r, t, i] for o, r, t, i in rows]))\n"
     )
     # PASSIVE: on a busy machine, two threads that spin while they wait are 50 times slower.
-    openmp = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    environment = {**os.environ, **openmp}
-    result = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
-    )
-    others = json.loads(result.stdout)
+    printed = run_python(script, OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
+    others = json.loads(printed)
     rows = trajectory(gym.make("CNNPrune-v0"), 50)
     for (observation, reward, terminated, info), other in zip(rows, others, strict=True):
         assert observation == pytest.approx(np.array(other[0]), abs=1e-6)
@@ -579,15 +573,12 @@ def test_importing_the_package_registers_and_loads_nothing_heavy():
         "assert 'CNNPrune-v0' in gym.registry\n"
         "print([m for m in ('torch', 'matplotlib', 'sklearn') if m in sys.modules])\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True
-    )
-    assert result.stdout.strip() == "[]"
+    assert run_python(script).strip() == "[]"
 
 
 def test_the_module_prefix_makes_the_environment_without_an_import():
     script = "import gymnasium as gym; gym.make('pruning_env:CNNPrune-v0').reset()"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    run_python(script)
 
 
 @pytest.mark.parametrize("name", pruning_env.__all__)

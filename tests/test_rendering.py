@@ -1,8 +1,8 @@
 """Pictures of an episode, as text and as pixels."""
 
-import subprocess
-import sys
 import warnings
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from pruning_env.channels import ChannelGraph
 from pruning_env.dynamics import PruningState
 from pruning_env.evaluator import Metrics
 from pruning_env.rendering import FRAME_SHAPE, render_ansi, render_rgb
+from tests.processes import run_python
 from tests.small import small_dynamics, small_evaluator
 
 EVALUATOR = small_evaluator()
@@ -68,18 +69,32 @@ def test_pixels_change_with_the_state_and_only_with_it(dynamics, history):
     assert not np.array_equal(frames[1], frames[2])
 
 
-def test_long_names_and_many_groups_still_fit():
+def chain(*widths, name="layer"):
+    """The graph and the dense state of a chain of convolutions; the last one's outputs stay."""
     model = nn.Sequential()
-    for index in range(40):
-        model.add_module(f"stage{index}_{'very_' * 20}long_name", nn.Conv2d(2, 2, 1))
-    graph = ChannelGraph.trace(model, torch.zeros(1, 2, 4, 4))
-    assert len(graph.groups) == 39
-    state = PruningState(
-        graph.full(), graph.sizes, 0, Metrics(0.5, 1.0), (1.0,), 1.0, 1.0, np.zeros(39), 0, 0
-    )
+    for index, (before, after) in enumerate(pairwise(widths)):
+        model.add_module(f"{name}{index}", nn.Conv2d(before, after, 1))
+    graph = ChannelGraph.trace(model, torch.zeros(1, widths[0], 4, 4))
+    still = np.zeros(len(graph.groups))
+    metrics = Metrics(0.5, 1.0)
+    state = PruningState(graph.full(), graph.sizes, 0, metrics, (1.0,), 1.0, 1.0, still, 0, 0)
+    return graph, state
+
+
+def test_a_group_that_keeps_one_channel_of_many_still_shows_a_bar():
+    graph, dense = chain(1, 64, 2)
+    row = render_ansi(graph, parse_budget(None), [replace(dense, counts=[1])]).splitlines()[-1]
+    assert "1/64" in row and row.count("█") == 1
+
+
+def test_long_names_and_many_groups_leave_room_for_the_bars():
+    graph, dense = chain(*[2] * 41, name="stage_" + "very_" * 20 + "long_name")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns when a layout collapses
-        assert render_rgb(graph, parse_budget(None), [state]).shape == FRAME_SHAPE
+        frame = render_rgb(graph, parse_budget(None), [dense])
+    assert len(graph.groups) == 39 and frame.shape == FRAME_SHAPE
+    blue = (frame == (0x00, 0x72, 0xB2)).all(axis=2)
+    assert blue.mean() > 0.2
 
 
 def test_drawing_touches_no_figure_manager_and_no_backend():
@@ -92,4 +107,4 @@ def test_drawing_touches_no_figure_manager_and_no_backend():
         "render_rgb(d.graph, d.budgets, [d.initial()])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    run_python(script)
