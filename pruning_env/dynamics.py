@@ -18,6 +18,7 @@ import numpy as np
 
 from pruning_env.arguments import check_choice, check_fraction, check_positive
 from pruning_env.rewards import Outcome, RewardFunction, accuracy_change
+from pruning_env.units import Units
 
 if TYPE_CHECKING:
     from pruning_env.actions import ActionKind
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pruning_env.evaluator import Evaluator, Metrics
 
 CONSTRAINTS = ("terminate",)
-FLOOR = 1  # channels that every group keeps: a layer without channels is no layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,8 @@ class PruningState:
         macs: MACs / dense.
         last_action: (L,) float64 in [-1, 1], the action that led here; zeros at the start.
         requested: channels that the last step announced.
-        removed: channels that it removed; fewer only when nothing more can be removed.
+        removed: channels that it removed. Fewer only when nothing more can be removed, or where a
+            group's dense width was no multiple of `round_to` and its partial unit went.
     """
 
     keep: np.ndarray
@@ -113,7 +114,9 @@ class PruningDynamics:
         budgets: what must become small; see `budgets.parse_budget`.
         action: how an action is split over the groups; see actions.py.
         channels_per_step: in (0, 1], share of the dense network's channels that a step removes;
-            rounded to the nearest whole number, at least 1.
+            rounded to the nearest whole number of units, at least 1.
+        round_to: channels in a unit: groups keep their dense width or a multiple of it; see
+            units.py.
         reward: what a step earns; see rewards.py.
         reward_scale: factor on every reward term, finite and above 0.
         importance: a registered importance's name. `"random"` is one fixed random ranking.
@@ -127,6 +130,7 @@ class PruningDynamics:
         action: the action kind.
         scores: (C,) importance in the dense network, read-only.
         rank: (C,) rank inside the group, 0 = most important = last to go, read-only.
+        units: the steps in which widths shrink.
         per_step: channels that each step announces.
 
     Raises:
@@ -141,12 +145,13 @@ class PruningDynamics:
         action: ActionKind,
         *,
         channels_per_step: float = 0.05,
+        round_to: int = 1,
         reward: RewardFunction = accuracy_change,
         reward_scale: float = 1.0,
         importance: str = "taylor",
         constraint: str = "terminate",
     ) -> None:
-        if not (graph.sizes > FLOOR).any():
+        if not graph.groups:
             raise ValueError(
                 f"graph has no removable channel; frozen layers and reasons: {graph.frozen}"
             )
@@ -156,7 +161,9 @@ class PruningDynamics:
         self.budgets = budgets
         self.action = action
         share = check_fraction("channels_per_step", channels_per_step)
-        self.per_step = max(1, round(share * graph.num_channels))
+        self.units = Units(graph.sizes, round_to)
+        self._units_per_step = max(1, round(share * graph.num_channels / round_to))
+        self.per_step = self._units_per_step * round_to
         self._reward = reward
         self._reward_scale = check_positive("reward_scale", reward_scale)
         # A fixed stream: the ranking belongs to the environment, not to an episode's seed.
@@ -184,21 +191,24 @@ class PruningDynamics:
     def apply(self, state: PruningState, action: Any) -> PruningState:
         """Prune and count, but evaluate nothing: the returned state has `metrics=None`.
 
-        Exactly `min(per_step, what the floors leave)` channels go, the least important of each
-        group first; `requested` and `removed` say so.
+        Exactly `min(per_step, what the floors leave)` channels go, in units of `round_to`, the
+        least important of each group first; `requested` and `removed` say so.
 
         Raises:
             ValueError: a bad action; see the action kind's `parse`.
         """
         parsed = self.action.parse(action)
-        available, given = state.counts - FLOOR, self.graph.sizes - state.counts
-        taken = self.action.split(parsed, self.per_step, available, given)
+        units = self.units
+        taken = self.action.split(
+            parsed, self._units_per_step, units.left(state.counts), units.given(state.counts)
+        )
+        counts = units.take(state.counts, taken)
         return self._state(
-            state.counts - taken,
+            counts,
             step=state.step + 1,
             last_action=parsed,
             requested=self.per_step,
-            removed=int(taken.sum()),
+            removed=int((state.counts - counts).sum()),
         )
 
     def judge(self, state: PruningState) -> PruningState:
@@ -236,7 +246,7 @@ class PruningDynamics:
 
     def exhausted(self, state: PruningState) -> bool:
         """Whether every group is at its floor."""
-        return bool((state.counts <= FLOOR).all())
+        return not self.units.left(state.counts).any()
 
     def terminal(self, state: PruningState) -> bool:
         """Whether an episode that reaches `state` is over; the dense network never is."""
@@ -267,8 +277,11 @@ class PruningDynamics:
                 f"state is of another network: it has {state.counts.size} groups and "
                 f"{state.keep.size} channels, this one {sizes.size} and {self.graph.num_channels}"
             )
-        if ((state.counts < FLOOR) | (state.counts > sizes)).any():
-            raise ValueError(f"state.counts={state.counts.tolist()} must lie in [{FLOOR}, sizes]")
+        if not self.units.reachable(state.counts):
+            raise ValueError(
+                f"state.counts={state.counts.tolist()} must be sizes of the dense network or "
+                f"multiples of round_to={self.units.round_to} between the floors and them"
+            )
         if not np.array_equal(state.keep, self.graph.keep_top(self.rank, state.counts)):
             raise ValueError(
                 "state.keep is not what this ranking keeps at state.counts; "

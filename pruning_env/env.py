@@ -66,7 +66,8 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     together. A *group* is a set of channels that live in the same tensors (a layer, or layers
     coupled by a skip connection). Each step removes a fixed number of channels, and the action says
     how they are spread over the `L` groups. Inside a group the least important channels go first;
-    importance is measured once, on the dense network. Every group keeps at least one channel.
+    importance is measured once, on the dense network. Every group keeps at least one channel; with
+    `round_to=8`, say, it keeps its dense width or a multiple of 8, and never less than 8.
 
     After each step the pruned network is judged on *search-val* images. The test split is opened by
     `report()` only.
@@ -149,10 +150,12 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     | `cost`          | float | `budget_excess` at an episode's last step, else 0.0 |
     | `budget_excess` | float | how far usage is above the limits, summed; >= 0     |
     | `requested`     | int   | channels that the last step announced; 0 if dense   |
-    | `removed`       | int   | channels that it removed; fewer only if `exhausted` |
+    | `removed`       | int   | channels that it removed; fewer if `exhausted` (*)  |
     | `exhausted`     | bool  | whether every group is at its floor                 |
     | `is_success`    | bool  | whether every budget is met                         |
     | `reward_terms`  | dict  | the reward's summands by name, scaled; 0.0 at reset |
+
+    (*) or unless a group's dense width was no multiple of `round_to`: its partial unit goes first.
 
     ## Arguments
 
@@ -165,6 +168,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     | `action`            | str   | `"distribution"`    | `distribution`                        |
     | `logit_scale`       | float | `3.0`               | above 0                               |
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
+    | `round_to`          | int   | `1`                 | widths stay dense or a multiple of it |
     | `reward`            | str   | `"accuracy_change"` | see Rewards                           |
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`                                |
@@ -207,6 +211,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         action: str = "distribution",
         logit_scale: float = 3.0,
         channels_per_step: float = 0.05,
+        round_to: int = 1,
         reward: str = "accuracy_change",
         reward_scale: float = 1.0,
         observation: str = "flat",
@@ -241,12 +246,19 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             budgets,
             make_action(action, self.graph.sizes, logit_scale),
             channels_per_step=channels_per_step,
+            round_to=round_to,
             reward=reward_function,
             reward_scale=reward_scale,
             importance=importance,
             constraint=constraint,
         )
-        self._observation = make_observation(observation, self.graph, budgets, self.dynamics.scores)
+        self._observation = make_observation(
+            observation,
+            self.graph,
+            budgets,
+            self.dynamics.scores,
+            self.dynamics.units.floors,
+        )
 
         self.action_space = self.dynamics.action.space()
         self.observation_space = self._observation.space()
@@ -260,6 +272,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             "action": action,
             "logit_scale": logit_scale,
             "channels_per_step": channels_per_step,
+            "round_to": round_to,
             "reward": reward,
             "reward_scale": reward_scale,
             "observation": observation,

@@ -118,7 +118,9 @@ def measure(
             logits = model(batch)
             finite = logits.isfinite().all(dim=1)
             correct += ((logits.argmax(dim=1) == target) & finite).sum()
-            each = F.cross_entropy(logits.float(), target, reduction="none")
+            # Half precision would round the loss itself.
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            each = F.cross_entropy(logits, target, reduction="none")
             loss += torch.where(finite, each, LOSS_CAP).clamp(max=LOSS_CAP).sum(dtype=torch.float64)
     # The only wait for the device: everything above is queued.
     return Metrics(accuracy=int(correct) / len(labels), loss=float(loss) / len(labels))
@@ -325,7 +327,8 @@ class Evaluator:
         """`split` on the device, normalised; 4-D images in channels-last order."""
         images = splits.normalised(split, device=self.device, dtype=self._dtype)
         if images.ndim == 4:
-            # 1.3 to 2.7 times faster on CIFAR ResNet-20 (2 cores); the weights may stay contiguous.
+            # CIFAR ResNet-20 on 2 cores: 1.8 times faster at full width, no difference at half. The
+            # weights may stay contiguous.
             images = images.contiguous(memory_format=torch.channels_last)
         return images, split.labels.to(self.device)
 

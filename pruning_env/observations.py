@@ -31,13 +31,14 @@ class Scene:
     graph: ChannelGraph
     budgets: tuple[Budget, ...]
     scores: np.ndarray
+    floors: np.ndarray
     state: PruningState
     metrics: Metrics
 
     def saving(self, amounts: Callable[[np.ndarray], int | np.ndarray]) -> np.ndarray:
         """(L,) share of `amounts(counts)` that goes when one group alone shrinks to its floor."""
         counts = self.state.counts
-        at_floor = np.where(np.eye(counts.size, dtype=bool), 1, counts)
+        at_floor = np.where(np.eye(counts.size, dtype=bool), self.floors, counts)
         now = np.asarray(amounts(counts), dtype=np.float64)
         return 1.0 - np.asarray(amounts(at_floor), dtype=np.float64) / max(float(now), 1.0)
 
@@ -110,7 +111,7 @@ def _macs(scene: Scene) -> np.ndarray:
 
 
 def _progress(scene: Scene) -> np.ndarray:
-    removable = scene.graph.sizes - 1
+    removable = scene.graph.sizes - scene.floors
     return np.array([(scene.graph.sizes - scene.state.counts).sum() / removable.sum()])
 
 
@@ -168,6 +169,7 @@ class FlatObservation:
         graph: the dense network's channels.
         budgets: those of the states to observe.
         scores: (C,) importance in the dense network.
+        floors: (L,) the fewest channels that each group can keep.
 
     Attributes:
         names: what each entry is: `"<group>/<feature>"`, then the global names
@@ -175,11 +177,16 @@ class FlatObservation:
     """
 
     def __init__(
-        self, graph: ChannelGraph, budgets: tuple[Budget, ...], scores: np.ndarray
+        self,
+        graph: ChannelGraph,
+        budgets: tuple[Budget, ...],
+        scores: np.ndarray,
+        floors: np.ndarray,
     ) -> None:
         self._graph = graph
         self._budgets = budgets
         self._scores = scores
+        self._floors = floors
         copies = [len(budgets) if f.name == "over_budget" else 1 for f in GLOBAL_FEATURES]
         rows = GROUP_FEATURES * len(graph.groups)
         tail = [f for f, n in zip(GLOBAL_FEATURES, copies, strict=True) for _ in range(n)]
@@ -199,7 +206,7 @@ class FlatObservation:
         """A fresh float32 vector inside the space, from a judged state."""
         if state.metrics is None:
             raise ValueError("state has metrics=None; give a judged state")
-        scene = Scene(self._graph, self._budgets, self._scores, state, state.metrics)
+        scene = Scene(self._graph, self._budgets, self._scores, self._floors, state, state.metrics)
         table = np.stack([f.compute(scene) for f in GROUP_FEATURES], axis=1)
         tail = [f.compute(scene) for f in GLOBAL_FEATURES]
         flat = np.concatenate([table.ravel(), *tail]).astype(np.float32)
@@ -208,7 +215,7 @@ class FlatObservation:
 
 
 _OBSERVATIONS: dict[
-    str, Callable[[ChannelGraph, tuple[Budget, ...], np.ndarray], ObservationKind]
+    str, Callable[[ChannelGraph, tuple[Budget, ...], np.ndarray, np.ndarray], ObservationKind]
 ] = {"flat": FlatObservation}
 
 
@@ -218,8 +225,12 @@ def observation_names() -> tuple[str, ...]:
 
 
 def make_observation(
-    name: str, graph: ChannelGraph, budgets: tuple[Budget, ...], scores: np.ndarray
+    name: str,
+    graph: ChannelGraph,
+    budgets: tuple[Budget, ...],
+    scores: np.ndarray,
+    floors: np.ndarray,
 ) -> ObservationKind:
-    """The observation kind `name` for states of `graph`; `scores` (C,) is the dense importance."""
+    """The observation kind `name` for states of `graph`; the rest as in `FlatObservation`."""
     check_choice("observation", name, _OBSERVATIONS)
-    return _OBSERVATIONS[name](graph, budgets, scores)
+    return _OBSERVATIONS[name](graph, budgets, scores, floors)

@@ -37,8 +37,8 @@ def recalibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
     no randomness). Only the batch-norm layers see train mode; dropout and everything else stay in
     eval mode, and the model is in eval mode afterwards. A model without batch norm is left alone.
 
-    Source: Li et al. 2020, "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network
-    Pruning", section 3.3 (adaptive batch normalisation).
+    Source: adaptive batch normalisation in Li et al. 2020, "EagleEye: Fast Sub-net Evaluation for
+    Efficient Neural Network Pruning".
 
     Args:
         model: Changed in place; momentum and gradients are left as they were.

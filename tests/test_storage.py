@@ -154,7 +154,7 @@ def test_saving_again_replaces_the_network(
 def test_a_damaged_file_is_refused(saved: Path, file: str, damage: str) -> None:
     content = bytearray((saved / file).read_bytes())
     if damage == "one bit":
-        content[len(content) // 2] ^= 1
+        content[-1] ^= 1  # tensor data in one file, in the other the end of the text
     else:
         del content[len(content) // 2 if damage == "truncated" else 0 :]
     (saved / file).write_bytes(content)
