@@ -40,7 +40,7 @@ class Dense:
 def judge_dense(env: CNNPruneEnv, settings: Mapping[str, Any], *, open_test: bool) -> Dense:
     """Judge the unpruned model of `env`, which was made with `settings`; nothing is recovered."""
     task = get_task(settings["task"])
-    model = task.model(settings.get("weights")).to(env.evaluator.device)
+    model = task.model(settings.get("weights"), settings.get("data_root")).to(env.evaluator.device)
     test_accuracy = None
     if open_test:
         splits = task.load_data(settings.get("data_root"))

@@ -235,7 +235,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         _check_device(device)
 
         chosen = get_task(task)
-        model = chosen.model(weights)
+        model = chosen.model(weights, data_root)
         self.graph = ChannelGraph.trace(model, chosen.example_input())
         self.evaluator = Evaluator(
             model, self.graph, chosen.load_data(data_root), recovery=recovery, device=device

@@ -32,7 +32,8 @@ class Task:
         summary: One line for listings.
         build: Makes the network, untrained.
         load_data: Data root (None: see `data.data_root`) -> splits.
-        load_weights: Fills a built network from a weights file; None means the task's own weights.
+        load_weights: (Built network, weights file, data root): fills the network. A file of None
+            means the task's own weights, a root of None the default one.
         input_shape: (C, H, W) of one image.
         val_seen: Whether the dense weights were trained on images that are in search-val, which
             makes search-val accuracies optimistic; every result row must say so.
@@ -42,15 +43,19 @@ class Task:
     summary: str
     build: Callable[[], nn.Module]
     load_data: Callable[[str | None], data.Splits]
-    load_weights: Callable[[nn.Module, str | None], None]
+    load_weights: Callable[[nn.Module, str | None, str | None], None]
     input_shape: tuple[int, int, int]
     val_seen: bool
 
-    def model(self, weights: str | os.PathLike[str] | None = None) -> nn.Module:
+    def model(
+        self, weights: str | os.PathLike[str] | None = None, data_root: str | None = None
+    ) -> nn.Module:
         """The network with its weights, in eval mode, on the CPU.
 
         Args:
             weights: A weights file for this architecture; None means the task's own.
+            data_root: Where tasks whose weights lie beside the data look for them; see
+                `data.data_root`.
 
         Raises:
             FileNotFoundError: There is no such file, or the task has no weights of its own here.
@@ -60,7 +65,7 @@ class Task:
         # must not move for that.
         with torch.random.fork_rng(devices=[]):
             module = self.build()
-        self.load_weights(module, None if weights is None else os.fspath(weights))
+        self.load_weights(module, None if weights is None else os.fspath(weights), data_root)
         return module.eval()
 
     def example_input(self) -> torch.Tensor:
@@ -101,24 +106,27 @@ def task_names() -> tuple[str, ...]:
     return tuple(_TASKS)
 
 
-def _shipped_weights(file: str, module: nn.Module, weights: str | None) -> None:
+def _shipped_weights(file: str, module: nn.Module, weights: str | None, root: str | None) -> None:
     """Load `weights`, or the file of this name that comes with the package."""
+    del root
     load_state_file(module, weights if weights is not None else WEIGHTS_FOLDER / file)
 
 
-def _published_checkpoint(pattern: str, module: nn.Module, weights: str | None) -> None:
+def _published_checkpoint(
+    pattern: str, module: nn.Module, weights: str | None, root: str | None
+) -> None:
     """Load `weights`, or the one file like `pattern` under `checkpoints/` in the data root."""
     if weights is not None:
         load_state_file(module, weights)
         return
-    folder = data.data_root() / "checkpoints"
+    folder = data.data_root(root) / "checkpoints"
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         raise FileNotFoundError(
             f"weights: this task ships none, and {folder} holds {len(found)} files like {pattern} "
             f"where one is needed. Pass weights=<file>, a checkpoint of "
-            f"github.com/akamaster/pytorch_resnet_cifar10, or set {data.DATA_VARIABLE} to a folder "
-            f"that holds it under checkpoints/."
+            f"github.com/akamaster/pytorch_resnet_cifar10, or name by data_root= or the variable "
+            f"{data.DATA_VARIABLE} a folder that holds it under checkpoints/."
         )
     load_state_file(module, found[0])
 

@@ -102,20 +102,22 @@ def test_weights_of_another_network_are_refused():
         get_task("cifar10-resnet56").model(WEIGHTS_FOLDER / "digits-resnet8.safetensors")
 
 
-def test_cifar10_weights_are_found_under_the_data_root(tmp_path, monkeypatch):
+@pytest.mark.parametrize("named_by", ["argument", "variable"])
+def test_cifar10_weights_are_found_under_the_data_root(tmp_path, monkeypatch, named_by):
     task = get_task("cifar10-resnet20")
-    monkeypatch.setenv("PRUNING_ENV_DATA", str(tmp_path))
+    root = str(tmp_path) if named_by == "argument" else None
+    monkeypatch.setenv("PRUNING_ENV_DATA", "/nowhere" if root else str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"checkpoints holds 0 files.*weights=<file>"):
-        task.model()
+        task.model(data_root=root)
     stored = task.build().state_dict()
     checkpoint = {"state_dict": {f"module.{name}": tensor for name, tensor in stored.items()}}
     (tmp_path / "checkpoints").mkdir()
     torch.save(checkpoint, tmp_path / "checkpoints" / "resnet20-0000.th")
-    loaded = task.model().state_dict()
+    loaded = task.model(data_root=root).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in stored.items())
     torch.save(checkpoint, tmp_path / "checkpoints" / "resnet20-1111.th")
     with pytest.raises(FileNotFoundError, match=r"holds 2 files .* where one is needed"):
-        task.model()
+        task.model(data_root=root)
 
 
 def test_cifar10_data_that_is_not_there_names_the_argument(tmp_path):
