@@ -14,9 +14,9 @@ from tqdm import tqdm
 from agents.result import IncumbentTracker, SearchResult
 from agents.rollout import feasible_end, finish
 
-#: Candidates drawn per evaluation before giving up: where a network has few distinct prunings,
-#: nearly all draws are repeat visits, which the evaluator answers from its cache for free.
-_MAX_DRAWS_PER_EVALUATION = 20
+#: Candidates visited per evaluation before giving up: where a network has few distinct prunings,
+#: nearly all are repeat visits, which the evaluator answers from its cache for free.
+MAX_VISITS_PER_EVALUATION = 20
 
 
 def uniform(env: gym.Env) -> SearchResult | None:
@@ -68,7 +68,7 @@ def random_search(
     start = dynamics.initial()
     spent = 0
     with tqdm(total=evaluations, desc="random-search", disable=not progress_bar) as bar:
-        for _ in range(_MAX_DRAWS_PER_EVALUATION * evaluations):
+        for _ in range(MAX_VISITS_PER_EVALUATION * evaluations):
             end = finish(dynamics, start, rng.uniform(-1.0, 1.0, len(dynamics.graph.groups)))
             bar.update(dynamics.evaluator.evaluations - before - spent)
             spent = dynamics.evaluator.evaluations - before

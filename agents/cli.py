@@ -23,6 +23,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 import pruning_env  # noqa: F401  (registers the environments)
 from agents.baselines import uniform
+from agents.graph_command import add_graph_command
 from agents.judge import LATENCY_BATCH, judge, judge_dense
 from agents.output import AGENT_FILE, MODEL_NAME, RESULT_FILE, write_result
 from agents.registry import Search, agent_names, get_agent
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", type=_device, default="cpu", help="default: %(default)s")
     evaluate.set_defaults(run=_evaluate)
 
+    add_graph_command(commands)
     tasks = commands.add_parser("tasks", help="list the registered tasks")
     tasks.set_defaults(run=_tasks)
     agents = commands.add_parser("agents", help="list the registered agents")
@@ -325,11 +327,11 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         recipe = read_recipe(path)
         model = load_pruned(path).to(options.device)
         task = get_task(recipe.architecture)
-        dense = task.model(options.weights).to(options.device)
+        dense = task.model(options.weights, options.data_root).to(options.device)
         splits = task.load_data(options.data_root)
     except (ValueError, OSError) as error:
         raise _BadInput(str(error)) from error
-    graph = ChannelGraph.trace(task.model(options.weights), task.example_input())
+    graph = ChannelGraph.trace(task.model(options.weights, options.data_root), task.example_input())
     full, keep = graph.full(), recipe.keep_mask()
 
     accuracies = {}

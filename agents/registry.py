@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from agents.baselines import random_search, uniform
+from agents.baselines import MAX_VISITS_PER_EVALUATION, random_search, uniform
 from agents.result import SearchResult
 from agents.rl_pruner import RLPruner
 
@@ -114,18 +114,20 @@ def spend(algorithm: BaseAlgorithm, evaluations: int, progress_bar: bool = False
     """Train until `evaluations` are spent.
 
     Transitions answered from the evaluator's cache advance `num_timesteps` but spend nothing, so
-    training goes on, without a reset, until the evaluations are spent, or a whole round of as many
-    transitions as there were evaluations left brought none.
+    training goes on, without a reset, until the evaluations are spent; it gives up after
+    `MAX_VISITS_PER_EVALUATION` times as many transitions.
     """
+    start = algorithm.num_timesteps
     with tqdm(total=evaluations, desc="training", disable=not progress_bar) as bar:
         callback = StopAtEvaluations(evaluations, bar)
-        spent_before = -1
-        while spent_before < callback.spent < evaluations:
-            spent_before = callback.spent
+        while callback.spent < evaluations:
+            transitions = algorithm.num_timesteps - start
+            if transitions >= MAX_VISITS_PER_EVALUATION * evaluations:
+                break
             algorithm.learn(
                 evaluations - callback.spent,
                 callback=callback,
-                reset_num_timesteps=algorithm.num_timesteps == 0,
+                reset_num_timesteps=transitions == 0,
             )
 
 
@@ -139,7 +141,9 @@ def _search_random(env: gym.Env, evaluations: int, seed: int, progress_bar: bool
 
 
 def _search_rl_pruner(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-    agent = RLPruner("DistributionPolicy", env, seed=seed)
+    # The published step size, 0.1, is for some 8,000 candidates. At 500 evaluations of
+    # digits-resnet8, 0.3 found 77.8 % against 74.0 % (means of seeds 10 to 12; random: 69.9 %).
+    agent = RLPruner("DistributionPolicy", env, seed=seed, step_size=0.3)
     spend(agent, evaluations, progress_bar)
     return Search(agent.incumbent, agent)
 

@@ -34,6 +34,14 @@ class SearchResult:
         assert self.state.metrics is not None
         return self.state.metrics.accuracy
 
+    def __str__(self) -> str:
+        kept = ", ".join(map(str, self.state.counts))
+        return (
+            f"{self.agent}: search-val accuracy {self.accuracy:.2%} with {self.state.params:.1%} "
+            f"of the parameters and {self.state.macs:.1%} of the MACs, found in {self.evaluations} "
+            f"evaluations; channels kept per group: {kept}"
+        )
+
 
 class IncumbentTracker:
     """Keeps the best feasible state offered so far.

@@ -54,10 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.exit(2, f"python -m benchmarks: error: {error}\n")
     torch.set_num_threads(options.pop("threads"))
     try:
-        run_demo(DemoSettings(**options), command, Console())
+        run_demo(DemoSettings(**options), command, _console())
     except FileNotFoundError as error:
         parser.exit(2, f"python -m benchmarks: error: {error}\n")
     return 0
+
+
+def _console() -> Console:
+    """Into a file or pipe, rich would squeeze tables into 80 columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
 
 
 def _not_negative(text: str) -> int:

@@ -42,7 +42,8 @@ def comparison_table(rows: Sequence[ResultRow]) -> Comparison:
                 _with_range(tests) if tests else "-",
                 f"{np.mean([row.params for row in own]):,.0f}",
                 f"{np.mean([row.macs for row in own]):,.0f}",
-                f"{np.mean([row.latency_ms for row in own]):.1f}",
+                f"{np.mean([row.latency_ms for row in own]):.1f} "
+                f"({np.mean([row.dense_latency_ms for row in own]):.1f})",
                 f"{np.mean([row.latency_ratio for row in own]):.2f}",
             )
         )
@@ -53,8 +54,8 @@ def comparison_table(rows: Sequence[ResultRow]) -> Comparison:
         "test %",
         "params",
         "MACs",
-        "ms",
-        "/ dense",
+        "ms (dense)",
+        "ratio",
     )
     return Comparison(titles, tuple(lines), _caption(rows))
 
@@ -77,8 +78,8 @@ def _caption(rows: Sequence[ResultRow]) -> str:
     return (
         f"{first.task}, {budget} of dense. {spread} The search saw search-val only; test was "
         f"opened once per result.{seen} evals: pruned networks judged on search-val. "
-        f"ms: median latency per batch of {first.latency_batch} on {first.provenance.hardware}; "
-        "/ dense: relative to the dense model, timed in turns with it."
+        f"ms: median latency per batch of {first.latency_batch}, and that of the dense model timed "
+        f"in turns with it, on {first.provenance.hardware}; ratio of the two."
     )
 
 

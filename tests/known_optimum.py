@@ -38,11 +38,15 @@ class PriceList:
         self.dense = Metrics(accuracy=1.0, loss=0.0)
 
     def evaluate(self, keep: np.ndarray) -> Metrics:
-        if keep.tobytes() not in self._known:
-            self.evaluations += 1
-            loss = float(self.prices @ (1 - self.graph.counts(keep) / self.graph.sizes))
-            self._known[keep.tobytes()] = Metrics(accuracy=1 - loss, loss=loss)
-        return self._known[keep.tobytes()]
+        return self.evaluate_many([keep])[0]
+
+    def evaluate_many(self, keeps: Sequence[np.ndarray]) -> list[Metrics]:
+        for keep in keeps:
+            if keep.tobytes() not in self._known:
+                self.evaluations += 1
+                loss = float(self.prices @ (1 - self.graph.counts(keep) / self.graph.sizes))
+                self._known[keep.tobytes()] = Metrics(accuracy=1 - loss, loss=loss)
+        return [self._known[keep.tobytes()] for keep in keeps]
 
     def scores(self, kind: str, rng: np.random.Generator | None = None) -> np.ndarray:
         return np.arange(self.graph.num_channels, dtype=np.float64)
