@@ -8,20 +8,39 @@ a layer or a coupled layer. Nothing here knows of data, accuracy or reinforcemen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning_env import pruning
+from pruning_env import explain, pruning
 from pruning_env.tracing.context import Trace
 from pruning_env.tracing.grouping import Adapter, ChannelGroup, Grouping, Slot
-from pruning_env.tracing.interpreter import trace_labels
+from pruning_env.tracing.interpreter import Capture
 
 Keep = NDArray[np.bool_]
 Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read the views that split channels, and the groups that it gets wrong."""
+
+    flips: frozenset[str]
+    graph: ChannelGraph
+    grouping: Grouping
+    failing: tuple[int, ...] = ()
+
+    @property
+    def passing(self) -> int:
+        """Channels in the groups that it gets right."""
+        return self.graph.num_channels - int(self.graph.sizes[list(self.failing)].sum())
+
+
+_MAX_FLIPS = 16  # each costs a few forward passes; code with more such views repeats one block
 
 
 class ChannelGraph:
@@ -36,7 +55,10 @@ class ChannelGraph:
         slots: Every tensor dimension that shrinks.
         frozen: `{layer name: reason}` for layers some or all of whose outputs cannot be removed.
         widened: Parameter-free modules that run at full width between a scatter and a gather.
-        normalised: Norm modules whose statistics run over removable channels.
+        normalised: Norms and gates whose statistics run over removable channels, or that hold their
+            number without a tensor to show it.
+        aliases: Other names of tensors that several modules share, by the first.
+        train_only: Parameters that only train mode uses, where that mode could not be captured.
         num_channels: C, the length of a keep mask.
         sizes: `(L,)` int64, channels per group.
         group_index: `(C,)` int64, the group of each channel.
@@ -53,10 +75,13 @@ class ChannelGraph:
         self.group_index = np.repeat(np.arange(len(self.groups)), self.sizes)
         self.num_channels = int(self.sizes.sum())
         self._starts = np.array([g.start for g in self.groups], np.int64)
+        self._products = tuple(grouping.products)
         trainable = {name for name, _ in model.named_parameters()}
         self._params = self._cost((name, 1) for name in self._shapes if name in trainable)
-        self._macs = self._cost(trace.multiplications, trace.constant_macs)
+        self._macs = self._cost(trace.multiplications, trace.constant_macs, grouping.products)
         self._batch = trace.batch
+        self.aliases: dict[str, tuple[str, ...]] = _aliases(model)
+        self.train_only: tuple[str, ...] = tuple(trace.uncaptured)
 
     @classmethod
     def trace(
@@ -74,18 +99,32 @@ class ChannelGraph:
             ValueError: When `torch.export` cannot capture the model, or it has no removable
                 channel.
         """
-        trace = trace_labels(model, example_input)
-        grouping = Grouping(model, trace)
-        graph = cls(model, trace, grouping)
-        failing = pruning.failing_groups(graph, model, example_input) if check else []
-        if failing:
-            held = grouping.channel_labels[np.isin(graph.group_index, failing)]
-            graph = cls(
-                model,
-                trace,
-                Grouping(model, trace, held, "its code depends on the number of channels"),
-            )
-        return graph
+        capture = Capture(model, example_input)
+
+        def read(flips: Collection[str], held: Mapping[int, str] | None = None) -> _Reading:
+            trace = capture.trace(flips)
+            grouping = Grouping(model, trace, held)
+            return _Reading(frozenset(flips), cls(model, trace, grouping), grouping)
+
+        best = read(())
+        if not check:
+            return best.graph
+
+        def tried(reading: _Reading) -> _Reading:
+            failing = pruning.failing_groups(reading.graph, model, example_input)
+            return replace(reading, failing=tuple(failing))
+
+        best = tried(best)
+        # Where a view splits channels, either factor may be a number in the code: all views that
+        # could be to blame are read the other way round, together and one by one.
+        suspects = best.grouping.splits(best.failing)
+        for flips in [suspects, *([key] for key in suspects[:_MAX_FLIPS] if len(suspects) > 1)]:
+            if best.grouping.splits(best.failing):
+                other = tried(read(best.flips.symmetric_difference(flips)))
+                best = max(best, other, key=lambda r: (r.passing, -len(r.failing)))
+        if best.failing:
+            best = read(best.flips, best.grouping.blame(best.failing))
+        return best.graph
 
     # Keep masks
 
@@ -175,6 +214,16 @@ class ChannelGraph:
         """
         return pruning.mask(self, model, self._full_groups(keep))
 
+    # In words
+
+    def explain(self, layer: str) -> str:
+        """What hangs together with `layer`, and why it is frozen if it is."""
+        return explain.explain(self, layer)
+
+    def table(self, width: int = 120) -> str:
+        """All groups with their layers, and all frozen layers with reasons, as text."""
+        return explain.table(self, width)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the structure: equal for two models exactly when masks mean the same for both."""
@@ -229,21 +278,31 @@ class ChannelGraph:
         index: dict[tuple[str, int], int] = {}
         seen: dict[bytes, int] = {}
         constant, per_group = [1], [np.zeros(len(self.groups), np.int64)]
-        for slot in self.slots:
-            key = slot.channels.tobytes()
+        layouts = {(slot.tensor, slot.dim): slot.channels for slot in self.slots}
+        layouts |= {("", i): channels for i, (channels, _) in enumerate(self._products)}
+        for place, channels in layouts.items():
+            key = channels.tobytes()
             if key not in seen:
                 seen[key] = len(constant)
-                owned = slot.channels[slot.channels >= 0]
-                constant.append(len(slot.channels) - len(owned))
+                owned = channels[channels >= 0]
+                constant.append(len(channels) - len(owned))
                 indices = np.bincount(self.group_index[owned], minlength=len(self.groups))
                 per_group.append(indices // self.sizes)
-            index[slot.tensor, slot.dim] = seen[key]
+            index[place] = seen[key]
         return index, np.array(constant, np.int64), np.stack(per_group).astype(np.int64)
 
-    def _cost(self, terms: Iterable[tuple[str, int]], constant: int = 0) -> tuple[Counts, Counts]:
+    def _cost(
+        self,
+        terms: Iterable[tuple[str, int]],
+        constant: int = 0,
+        products: Sequence[tuple[NDArray[np.int64], int]] = (),
+    ) -> tuple[Counts, Counts]:
         """Sum over tensors of factor x elements kept, as (factors, axes) of products of widths."""
         index, _, _ = self._axes
         factors: dict[tuple[int, ...], int] = {(0,): constant}
+        for i, (_, rows) in enumerate(products):
+            key = (index["", i],)
+            factors[key] = factors.get(key, 0) + rows
         for name, factor in terms:
             axes = []
             for dim, size in enumerate(self._shapes[name]):
@@ -269,6 +328,14 @@ class ChannelGraph:
         factors, axes = cost
         total = (widths[..., axes].prod(-1) @ factors) // divisor
         return int(total) if total.ndim == 0 else total
+
+
+def _aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    names: dict[int, list[str]] = {}
+    for source in (model.named_parameters, model.named_buffers):
+        for name, tensor in source(remove_duplicate=False):
+            names.setdefault(id(tensor), []).append(name)
+    return {first: tuple(rest) for first, *rest in names.values() if rest}
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
     from pruning_env.channels import ChannelGraph
@@ -41,9 +42,11 @@ def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
             slices.setdefault(slot.tensor, []).append((slot.dim, chosen))
     small = {name: _sliced(tensor, slices.get(name, [])) for name, tensor in tensors.items()}
     pruned = _structure_copy(model, tensors, small)
-    touched = {name.rpartition(".")[0] for name in slices}
-    for name in touched:
-        _refresh(pruned.get_submodule(name))
+    shared = (alias for name in slices for alias in graph.aliases.get(name, ()))
+    for path in {name.rpartition(".")[0] for name in (*slices, *shared)}:
+        _refresh(pruned.get_submodule(path))
+    for norm in graph.normalised:
+        _resize(pruned.get_submodule(norm.module), int(kept[norm.entry].sum()))
     for adapter in graph.widened:
         entry, exit = index(adapter.entry), index(adapter.exit)
         if entry is not None or exit is not None:
@@ -61,15 +64,27 @@ def mask(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
     with torch.no_grad():
         for slot in graph.slots:
             gone = np.flatnonzero(~kept[slot.channels])
-            if slot.role == "in" and gone.size:
+            if slot.consumes and gone.size:
                 tensor = tensors[slot.tensor]
                 tensor.index_fill_(slot.dim, torch.from_numpy(gone).to(tensor.device), 0)
     if graph.normalised:
         small = prune(graph, model, keep)
+        paths = [norm.module for norm in graph.normalised]
         for norm in graph.normalised:
-            chosen = torch.from_numpy(np.flatnonzero(kept[norm.entry]))
+            if any(norm.module.startswith(f"{path}.") for path in paths):
+                continue  # its parent is replaced as a whole
+            entry, exit = (np.flatnonzero(kept[end]) for end in (norm.entry, norm.exit))
             inner = small.get_submodule(norm.module)
-            masked.set_submodule(norm.module, KeptOnly(inner, chosen, norm.dim))
+            masked.set_submodule(
+                norm.module,
+                KeptOnly(
+                    inner,
+                    norm.dim,
+                    torch.from_numpy(entry),
+                    torch.from_numpy(exit) if len(exit) < len(norm.exit) else None,
+                    len(norm.exit),
+                ),
+            )
     return masked
 
 
@@ -108,20 +123,38 @@ class FullWidth(nn.Module):
 
 
 class KeptOnly(nn.Module):
-    """Runs a pruned norm on the kept channels of a full-size activation; the others become 0."""
+    """Runs a pruned norm or gate on the kept channels of a full-size activation.
 
-    chosen: Tensor
+    Args:
+        inner: The pruned module.
+        dim: Channel dimension of its input and output.
+        entry: Places of the channels that it still takes.
+        exit: Places of its outputs at full width, the others become 0; None to pass them on as
+            they are.
+        width: Number of outputs at full width.
+    """
 
-    def __init__(self, inner: nn.Module, chosen: Tensor, dim: int) -> None:
+    entry: Tensor
+    exit: Tensor | None
+
+    def __init__(
+        self, inner: nn.Module, dim: int, entry: Tensor, exit: Tensor | None, width: int
+    ) -> None:
         super().__init__()
         self.inner = inner
         self.dim = dim
-        self.register_buffer("chosen", chosen, persistent=False)
+        self.width = width
+        self.register_buffer("entry", entry, persistent=False)
+        self.register_buffer("exit", exit, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Full width in, full width out."""
-        y = self.inner(x.index_select(self.dim, self.chosen))
-        return torch.zeros_like(x).index_copy(self.dim, self.chosen, y)
+        y = self.inner(x.index_select(self.dim, self.entry))
+        if self.exit is None:
+            return y
+        shape = list(y.shape)
+        shape[self.dim] = self.width
+        return y.new_zeros(shape).index_copy(self.dim, self.exit, y)
 
 
 def failing_groups(
@@ -132,14 +165,12 @@ def failing_groups(
     Catches what no trace shows: numbers of channels written into `forward`. All groups are tried at
     once; only when that fails are they told apart, by halving.
     """
-    rng = np.random.default_rng(0)
     example = example if isinstance(example, tuple) else (example,)
-    inputs = tuple(_noise(x) for x in example)
-    subject = _jittered(model).eval()
-    keep = graph.random_keep(0.5, rng)
+    trial = _Trial(graph, model, tuple(_noise(x) for x in example))
+    keep = _half(graph)
 
     def agrees(groups: NDArray[np.int64]) -> bool:
-        return _agrees(graph, subject, inputs, keep | ~np.isin(graph.group_index, groups))
+        return trial.passes(keep | ~np.isin(graph.group_index, groups))
 
     def search(groups: NDArray[np.int64]) -> list[int]:
         if not len(groups) or agrees(groups):
@@ -159,41 +190,93 @@ def failing_groups(
         failing += found
 
 
-def _agrees(graph: ChannelGraph, model: nn.Module, inputs: tuple[Tensor, ...], keep: Keep) -> bool:
+def _half(graph: ChannelGraph) -> Keep:
+    """A mask that keeps about half, and neither all nor nothing of any group."""
+    rank = graph.rank(np.random.default_rng(0).random(graph.num_channels))
+    counts = np.random.default_rng(1).binomial(graph.sizes, 0.5)
+    return graph.keep_top(rank, counts.clip(1, graph.sizes - 1))
+
+
+class _Trial:
+    """Prunes a noisy twin of a model and compares it with the masked one.
+
+    Args:
+        graph: The graph of `model`.
+        model: The dense model.
+        inputs: What to run it on.
+    """
+
+    def __init__(self, graph: ChannelGraph, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._graph, self._inputs = graph, inputs
+        self._model = _jittered(model).eval()
+        half = [t for t in (*inputs, *dict(_named_tensors(model)).values()) if _is_half(t)]
+        if half:
+            wide, inputs = copy.deepcopy(self._model).float(), tuple(map(_widened, inputs))
+            if _outputs(wide, inputs) is not None:
+                self._model, self._inputs, half = wide, inputs, []
+        # float32 rounding grows with depth; a channel in the wrong place is off by the size of the
+        # output
+        self._tolerance = 0.3 if half else 1e-2
+        self._is_random: bool | None = None
+        self._training: tuple[Tensor, ...] | None = None
+        if graph.train_only:
+            doubled = tuple(torch.cat([x, x]) if x.dim() else x for x in self._inputs)
+            if _outputs(self._model.train(), doubled) is not None:
+                self._training = doubled
+            self._model.eval()
+
+    def passes(self, keep: Keep) -> bool:
+        """Whether the pruned model runs, and computes what the masked one does."""
+        pruned = self._graph.prune(self._model, keep)
+        given = _outputs(pruned, self._inputs)
+        if given is None:
+            return False
+        expected = _outputs(self._graph.mask(self._model, keep), self._inputs)
+        if expected is None or len(given) != len(expected):
+            return False
+        if any(a.shape != b.shape for a, b in zip(given, expected, strict=True)):
+            return False
+        if self._training is not None and _outputs(pruned.train(), self._training) is None:
+            return False
+        return all(map(self._close, given, expected)) or self._draws_numbers()
+
+    def _close(self, given: Tensor, expected: Tensor) -> bool:
+        if not expected.is_floating_point() or not torch.isfinite(expected).all():
+            return True  # nothing to compare; the shape agrees
+        scale = expected.abs().max().clamp_min(1e-30)
+        return bool((given - expected).abs().max() <= self._tolerance * scale)
+
+    def _draws_numbers(self) -> bool:
+        """Whether the dense model answers the same question differently, so only shapes count."""
+        if self._is_random is None:
+            first, again = (_outputs(self._model, self._inputs) or [] for _ in range(2))
+            self._is_random = not all(map(self._close, again, first))
+        return self._is_random
+
+
+def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor] | None:
+    """Every tensor that a model returns; None if it does not take such inputs."""
     with torch.no_grad():
         try:
-            given = _leaves(graph.prune(model, keep)(*inputs))
-        except (RuntimeError, TypeError, ValueError, IndexError):  # a shape its code did not expect
-            return False
-        expected = _leaves(graph.mask(model, keep)(*inputs))
-    return len(given) == len(expected) and all(map(_close, given, expected))
-
-
-def _close(given: Tensor, expected: Tensor) -> bool:
-    if given.shape != expected.shape:
-        return False
-    if not expected.is_floating_point() or not torch.isfinite(expected).all():
-        return True  # nothing to compare; the shape agrees
-    scale = expected.abs().max().clamp_min(1e-30)
-    # float32 rounding grows with depth; a channel in the wrong place is off by the size of the
-    # output
-    return bool((given - expected).abs().max() <= 1e-2 * scale)
-
-
-def _leaves(output: object) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, (tuple, list)):
-        return [leaf for item in output for leaf in _leaves(item)]
-    return []
+            output = model(*inputs)
+        # A shape that its code did not expect can surface as anything its author raises.
+        except Exception:
+            return None
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _noise(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return x
     return torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+
+
+def _is_half(x: Tensor) -> bool:
+    return x.dtype in (torch.float16, torch.bfloat16)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if _is_half(x) else x
 
 
 def _jittered(model: nn.Module) -> nn.Module:
@@ -290,6 +373,23 @@ def _refresh(module: nn.Module) -> None:
         if isinstance(module, kind):
             refresh(module)
             return
+    tensors = (getattr(module, name, None) for name in ("weight", "bias", "running_mean"))
+    for tensor in tensors:
+        if isinstance(tensor, Tensor) and tensor.dim() == 1:
+            _resize(module, len(tensor))
+            return
+
+
+def _resize(module: Any, width: int) -> None:
+    """Tell a norm the number of its channels."""
+    if isinstance(module, nn.GroupNorm):
+        if module.num_groups == module.num_channels:
+            module.num_groups = width
+        module.num_channels = width
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = width
+    elif len(getattr(module, "normalized_shape", ())) == 1:  # nn.LayerNorm and what is like it
+        module.normalized_shape = (width,)
 
 
 def _refresh_conv(module: Any) -> None:
@@ -308,21 +408,6 @@ def _refresh_linear(module: Any) -> None:
     module.out_features, module.in_features = module.weight.shape
 
 
-def _refresh_norm(module: Any) -> None:
-    values = module.weight if module.weight is not None else module.running_mean
-    module.num_features = len(values)
-
-
-def _refresh_group_norm(module: Any) -> None:
-    if module.num_groups == module.num_channels:
-        module.num_groups = len(module.weight)
-    module.num_channels = len(module.weight)
-
-
-def _refresh_layer_norm(module: Any) -> None:
-    module.normalized_shape = tuple(module.weight.shape)
-
-
 def _refresh_prelu(module: Any) -> None:
     module.num_parameters = len(module.weight)
 
@@ -330,8 +415,5 @@ def _refresh_prelu(module: Any) -> None:
 _REFRESH: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.modules.conv._ConvNd: _refresh_conv,
     nn.Linear: _refresh_linear,
-    nn.modules.batchnorm._NormBase: _refresh_norm,
-    nn.GroupNorm: _refresh_group_norm,
-    nn.LayerNorm: _refresh_layer_norm,
     nn.PReLU: _refresh_prelu,
 }

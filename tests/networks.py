@@ -25,3 +25,11 @@ def leaves(output: object) -> list[Tensor]:
     if isinstance(output, (tuple, list)):
         return [leaf for item in output for leaf in leaves(item)]
     return []
+
+
+def worst(given: object, expected: object) -> float:
+    """Largest difference of two outputs, relative to the largest value of each of their tensors."""
+    pairs = zip(leaves(given), leaves(expected), strict=True)
+    return max(
+        float((a - b).abs().max() / b.abs().max().clamp_min(1e-300)) for a, b in pairs
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning_env.tracing.context import Adapter as Labelled
 from pruning_env.tracing.context import Trace
 from pruning_env.tracing.labels import FIXED
 
@@ -51,12 +52,15 @@ class Slot:
             depthwise parameters and statistics) or "in" (columns of a layer that consumes them).
         channels: `(tensor.shape[dim],)` int64, the channel that owns each index; -1 is never
             removed.
+        consumes: Whether the tensor is multiplied with the channels along `dim`: true of "in", and
+            of a weight that is tied to both ends.
     """
 
     tensor: str
     dim: int
     role: str
     channels: Indices
+    consumes: bool
 
 
 @dataclass(frozen=True)
@@ -82,21 +86,22 @@ class Grouping:
     Args:
         model: The traced module.
         trace: Its trace.
-        held: Labels to freeze besides those that the trace froze.
-        why: The reason for freezing them.
+        held: Labels to freeze besides those that the trace froze, with the reason.
 
     Attributes:
         groups, slots, frozen, widened, normalised: As in `ChannelGraph`.
-        channel_labels: `(C,)` int64, one label of each channel, for `held`.
+        products: `(channels, rows)` of matrix products without a weight: rows multiply-accumulates
+            per channel; -1 is never removed.
     """
 
     def __init__(
-        self, model: nn.Module, trace: Trace, held: Iterable[int] = (), why: str = ""
+        self, model: nn.Module, trace: Trace, held: Mapping[int, str] | None = None
     ) -> None:
         self._model, self._trace = model, trace
         self._component, self._reasons = trace.space.components()
         layout = self._layout()
-        self._hold(self._component[np.array(list(held), np.int64)], why)
+        for label, reason in (held or {}).items():
+            self._hold(self._component[label], reason)
         producers = {key: roots for key, (role, roots) in layout.items() if role == "out"}
         seen = np.concatenate([np.zeros(0, np.int64), *producers.values()])
         made, first = np.unique(seen, return_index=True)
@@ -126,18 +131,62 @@ class Grouping:
         self._channel = np.full(int(self._component.max()) + 1, -1, np.int64)
         self._channel[made] = np.arange(len(made))
         _, any_label = np.unique(self._component, return_index=True)
-        self.channel_labels: Indices = any_label[made].astype(np.int64)
+        self._channel_labels: Indices = any_label[made].astype(np.int64)
         self.slots = tuple(
-            Slot(tensor, dim, role, self._channel[roots])
+            Slot(tensor, dim, role, self._channel[roots], self._consumes(tensor, dim))
             for (tensor, dim), (role, roots) in layout.items()
             if (self._channel[roots] >= 0).any()
         )
         self.groups = self._groups(place)
-        self.widened = self._adapters({n: (1, i.entry, i.exit) for n, i in trace.islands.items()})
-        self.normalised = self._adapters(
-            {n: (dim, at, at) for n, (dim, at) in trace.statistics.items()}
-        )
+        self.widened = self._adapters(trace.islands)
+        self.normalised = self._adapters(trace.statistics)
         self.frozen = self._frozen(layout)
+        self.products = [
+            (self._channel[self._component[labels.numpy()]], rows)
+            for labels, rows in trace.products
+        ]
+
+    def blame(self, groups: Iterable[int]) -> dict[int, str]:
+        """A label of every channel of `groups`, and what may hold its number in code."""
+        held = {}
+        for group in (self.groups[g] for g in groups):
+            here = slice(group.start, group.start + group.size)
+            numbered = self._touching(self._trace.numbered, group)
+            reason = "its code depends on the number of channels"
+            if numbered:
+                reason += f" ({', '.join(numbered[:3])})"
+            held |= dict.fromkeys(self._channel_labels[here].tolist(), reason)
+        return held
+
+    def splits(self, groups: Iterable[int]) -> list[str]:
+        """Keys of the views that split channels and may have been read the wrong way round.
+
+        These are the ones that touch channels of `groups`, or channels that were not found where
+        operators expect them.
+        """
+        starts = [(self.groups[g].start, self.groups[g].size) for g in groups]
+        doubtful = [self._channel_labels[start : start + size] for start, size in starts]
+        doubtful += [labels.numpy() for labels in self._trace.misplaced]
+        if not doubtful:
+            return []
+        roots = np.setdiff1d(self._component[np.concatenate(doubtful)], self._component[FIXED])
+        return [
+            key
+            for key, (_, labels) in self._trace.splits.items()
+            if np.isin(self._component[labels.numpy()], roots).any()
+        ]
+
+    def _touching(self, records: Iterable[tuple[str, Tensor]], group: ChannelGroup) -> list[str]:
+        names = {}
+        for name, labels in records:
+            channels = self._channel[self._component[labels.numpy()]]
+            if ((channels >= group.start) & (channels < group.start + group.size)).any():
+                names[name] = None
+        return list(names)
+
+    def _consumes(self, tensor: str, dim: int) -> bool:
+        owned = self._trace.owned.get((tensor, dim))
+        return owned is not None and owned.consumes
 
     def _hold(self, roots: Indices, reason: str) -> None:
         for root in np.unique(roots).tolist():
@@ -185,17 +234,21 @@ class Grouping:
             {"out": [], "channelwise": [], "in": []} for _ in start
         ]
         depth: dict[str, int] = {}
+        weights: dict[str, str] = {}
         for slot in self.slots:
-            module = slot.tensor.rpartition(".")[0]
+            layer = _layer(slot.tensor)
             if slot.role == "out":
-                depth.setdefault(module, len(depth))
+                depth.setdefault(layer, len(depth))
+                weights.setdefault(layer, slot.tensor)
             owned = slot.channels[slot.channels >= 0]
             for group in np.unique(np.searchsorted(start, owned, side="right") - 1).tolist():
-                members[group][slot.role].append(module)
+                members[group][slot.role].append(layer)
+                if slot.consumes and slot.role != "in":
+                    members[group]["in"].append(layer)
         groups = []
         for begin, count, member in zip(start.tolist(), size.tolist(), members, strict=True):
             name = member["out"][0]
-            producer = self._model.get_submodule(name)
+            kernel, stride = self._trace.geometry.get(weights[name], (1, 1))
             groups.append(
                 ChannelGroup(
                     name=name,
@@ -203,26 +256,28 @@ class Grouping:
                     start=begin,
                     layers=tuple(dict.fromkeys(member["out"] + member["channelwise"])),
                     consumers=tuple(dict.fromkeys(member["in"])),
-                    kernel=_largest(getattr(producer, "kernel_size", 1)),
-                    stride=_largest(getattr(producer, "stride", 1)),
+                    kernel=kernel,
+                    stride=stride,
                     depth=depth[name],
                 )
             )
         return tuple(groups)
 
-    def _adapters(self, ends: dict[str, tuple[int, Tensor, Tensor]]) -> tuple[Adapter, ...]:
+    def _adapters(self, ends: Mapping[str, Labelled]) -> tuple[Adapter, ...]:
         adapters = []
-        for module, (dim, entry, exit) in ends.items():
-            channels = [self._channel[self._component[labels.numpy()]] for labels in (entry, exit)]
-            if any((c >= 0).any() for c in channels):
-                adapters.append(Adapter(module, dim, *channels))
+        for module, labels in ends.items():
+            entry, exit = (
+                self._channel[self._component[end.numpy()]] for end in (labels.entry, labels.exit)
+            )
+            if (entry >= 0).any() or (exit >= 0).any():
+                adapters.append(Adapter(module, labels.dim, entry, exit))
         return tuple(adapters)
 
     def _frozen(self, layout: dict[tuple[str, int], tuple[str, Indices]]) -> dict[str, str]:
         """Why the outputs of a layer, or how many of them, cannot be removed."""
         frozen: dict[str, str] = {}
         for (tensor, _), (role, roots) in layout.items():
-            layer = tensor.rpartition(".")[0]
+            layer = _layer(tensor)
             stay = roots[self._channel[roots] < 0]
             if role == "out" and stay.size and layer not in frozen:
                 reason = self._reasons[int(stay[0])]
@@ -232,9 +287,17 @@ class Grouping:
         for name, parameter in self._model.named_parameters():
             if parameter.dim() > 1 and name not in placed:
                 why = self._trace.pinned.get(name) or self._trace.uncaptured.get(name)
-                frozen.setdefault(name.rpartition(".")[0] or name, why or "not used by forward")
+                if why is None and name in self._trace.elementwise:
+                    first = int(self._trace.elementwise[name].flatten()[0])
+                    why = self._reasons.get(int(self._component[first]))
+                frozen.setdefault(_layer(name), why or "not used by forward")
         return frozen
 
 
-def _largest(extent: int | tuple[int, ...] | str) -> int:
-    return max(extent) if isinstance(extent, tuple) else int(extent)
+def _layer(tensor: str) -> str:
+    """The module that a tensor makes a layer of; the tensor itself where a module holds several."""
+    module, _, name = tensor.rpartition(".")
+    return module if module and name in _PLAIN else tensor
+
+
+_PLAIN = ("weight", "bias", "running_mean", "running_var", "original")

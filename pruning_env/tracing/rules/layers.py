@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from pruning_env.tracing.context import Context, Param
-from pruning_env.tracing.labels import spread, varying
+from pruning_env.tracing.labels import along, compact, fixed, spread, varying
 from pruning_env.tracing.rules.registry import rule
 
 
@@ -27,16 +27,14 @@ def _conv(
     groups: int = 1,
 ) -> Tensor:
     if not isinstance(weight, Param):
-        return context.give_up(
-            node, [x, bias], f"the weight of {context.where(node)} is computed in forward"
-        )
-    shape = context.shape(node)
-    dim = len(shape) - len(weight.shape) + 1
+        return _computed(context, node, x, weight, bias)
+    shape, dim = _geometry(context, node, weight, stride)
     into, outputs = context.channels_of(node, x, dim), weight.shape[0]
     if groups == 1:
         context.own(node, weight, 1, into, "in")
         out, role = context.fresh(outputs), "out"
     elif weight.shape[1] == 1:  # depthwise: output o belongs to input o // multiplier
+        _number_groups(context, node, into)
         out, role = into.repeat_interleave(outputs // groups), "channelwise"
     else:  # every group keeps the same channels, so that what is left still divides evenly
         per_group = into.view(groups, -1)
@@ -63,11 +61,8 @@ def _conv_transpose(
     dilation: Any = 1,
 ) -> Tensor:
     if not isinstance(weight, Param):
-        return context.give_up(
-            node, [x, bias], f"the weight of {context.where(node)} is computed in forward"
-        )
-    shape = context.shape(node)
-    dim = len(shape) - len(weight.shape) + 1
+        return _computed(context, node, x, weight, bias)
+    shape, dim = _geometry(context, node, weight, stride)
     into = context.channels_of(node, x, dim)
     inputs, per_group = weight.shape[0], weight.shape[1]
     if groups == 1:
@@ -75,9 +70,10 @@ def _conv_transpose(
         out = context.fresh(per_group)
         context.own(node, weight, 1, out, "out")
         context.own(node, bias, 0, out, "out")
-    elif inputs == groups and per_group == 1:  # depthwise
-        out = into
-        context.own(node, weight, 0, out, "channelwise")
+    elif inputs == groups:  # depthwise: input i makes outputs i * multiplier and on
+        _number_groups(context, node, into)
+        out = into.repeat_interleave(per_group)
+        context.own(node, weight, 0, into, "channelwise")
         context.own(node, bias, 0, out, "channelwise")
     else:
         # The weight keeps its groups in dim 0 one after another, and shares dim 1 between them.
@@ -92,34 +88,104 @@ def _conv_transpose(
     return spread(out, shape, dim)
 
 
-@rule("linear")
-def _linear(context: Context, node: Node, x: Any, weight: Any, bias: Any = None) -> Tensor:
-    if not isinstance(weight, Param):
-        return context.give_up(
-            node, [x, bias], f"the weight of {context.where(node)} is computed in forward"
-        )
-    shape = context.shape(node)
-    context.own(node, weight, 1, context.channels_of(node, x, -1), "in")
-    out = context.fresh(weight.shape[0])
-    context.own(node, weight, 0, out, "out")
-    context.own(node, bias, 0, out, "out")
-    context.multiply(weight, math.prod(shape) // weight.shape[0])
-    return spread(out, shape, -1)
-
-
-@rule("matmul", "mm", "bmm")
-def _matmul(context: Context, node: Node, a: Any, b: Any) -> Tensor:
-    shape = context.shape(node)
-    if isinstance(b, Param) and len(b.shape) == 2:  # a plain contraction with a weight
-        context.own(node, b, 0, context.channels_of(node, a, -1), "in")
-        out = context.fresh(b.shape[1])
-        context.own(node, b, 1, out, "out")
-        context.multiply(b, math.prod(shape) // b.shape[1])
-        return spread(out, shape, -1)
-    context.trace.constant_macs += math.prod(shape) * context.labels(a).shape[-1]
+def _computed(context: Context, node: Node, *values: Any) -> Tensor:
     return context.give_up(
-        node, [a, b], f"multiplied with other activations by {context.where(node)}"
+        node, values, f"the weight of {context.where(node)} is computed in forward"
     )
+
+
+def _geometry(
+    context: Context, node: Node, weight: Param, stride: Any
+) -> tuple[tuple[int, ...], int]:
+    """Shape and channel dimension of a convolution's result; puts its geometry on record."""
+    shape = context.shape(node)
+    dim = len(shape) - len(weight.shape) + 1
+    if dim == 0:  # a single image without a batch dimension
+        context.trace.batch = 1
+    steps = stride if isinstance(stride, (list, tuple)) else [stride]
+    context.trace.geometry.setdefault(weight.name, (max(weight.shape[2:]), max(steps)))
+    return shape, dim
+
+
+def _number_groups(context: Context, node: Node, labels: Tensor) -> None:
+    """Outside of a module that can be told, the number of groups may be written in the code."""
+    module = context.model.get_submodule(context.calls.module_of(node))
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        context.number(node, labels)
+
+
+@rule("linear")
+def _linear(context: Context, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
+    if isinstance(weight, Param) and len(weight.shape) == 2:
+        return _contract(context, node, x, -1, weight, 1, bias)
+    return _computed(context, node, x, weight, bias)
+
+
+def _contract(
+    context: Context, node: Node, x: Any, dim: int, weight: Param, row: int, bias: Any = None
+) -> Tensor:
+    """`x`, along `dim`, times a matrix, along its dimension `row`."""
+    shape, labels = context.shape(node), context.labels(x)
+    context.multiply(weight, math.prod(shape) // weight.shape[1 - row])
+    out = context.fresh(weight.shape[1 - row])
+    context.own(node, weight, 1 - row, out, "out")
+    if bias is not None:
+        context.own(node, bias, len(bias.shape) - 1, out, "out")
+    if len(varying(labels)) == 1 and dim % labels.dim() not in varying(labels):
+        context.freeze(out, f"{context.where(node)} mixes places, not channels")
+        return labels.narrow(dim, 0, 1).expand(shape)
+    context.own(node, weight, row, context.channels_of(node, x, dim), "in")
+    return spread(out, shape, dim)
+
+
+@rule("matmul", "mm", "mv")
+def _matmul(context: Context, node: Node, a: Any, b: Any) -> Any:
+    if isinstance(b, Param) and len(b.shape) == 2:  # a plain contraction with a weight
+        return _contract(context, node, a, -1, b, 0)
+    if isinstance(a, Param) and len(a.shape) == 2 and len(b.shape) > 1:
+        return _contract(context, node, b, -2, a, 1)
+    return _product(context, node, a, b)
+
+
+@rule("addmm")
+def _addmm(context: Context, node: Node, bias: Any, a: Any, b: Any, **_: Any) -> Any:
+    if isinstance(b, Param) and isinstance(bias, Param):
+        return _contract(context, node, a, -1, b, 0, bias)
+    return _product(context, node, a, b, bias)
+
+
+@rule("bmm", "baddbmm", "dot")
+def _product(context: Context, node: Node, *values: Any, **_: Any) -> Any:
+    """A product of activations: channels that are not summed, and met by none, pass."""
+    a, b = values[-2:] if len(values) < 3 else values[:2]
+    shape = context.shape(node)
+    macs = math.prod(shape) * a.shape[-1]
+    if len(values) == 2 and min(len(a.shape), len(b.shape)) > 1:
+        # The operands as `(..., i, k, 1)` and `(..., 1, k, j)`; k is summed.
+        left = context.labels(a).unsqueeze(-1)
+        right = context.labels(b).unsqueeze(-3)
+        for x, other in ((left, right), (right, left)):
+            if _passes(context, x, other) and x.dim() - 2 not in varying(x):
+                full = x.expand(*shape[:-1], x.shape[-2], shape[-1]).select(-2, 0)
+                return _product_of(context, full, macs)
+    context.trace.constant_macs += macs
+    return context.give_up(
+        node, values, f"multiplied with other activations by {context.where(node)}"
+    )
+
+
+def _passes(context: Context, x: Tensor, other: Tensor) -> bool:
+    """Whether channels of `x` can pass a product with `other`, which has none.
+
+    Attention heads do not: code that splits channels into heads also writes down their number.
+    """
+    return not compact(other).any() and len(varying(x)) == 1 and not context.is_split(x)
+
+
+def _product_of(context: Context, labels: Tensor, macs: int) -> Tensor:
+    channels = along(labels, varying(labels)[0])
+    context.trace.products.append((channels, macs // len(channels)))
+    return labels
 
 
 @rule("scaled_dot_product_attention")
@@ -136,16 +202,64 @@ def _attention(
 def _einsum(
     context: Context, node: Node, equation: str, tensors: Sequence[Any], *_: Any, **__: Any
 ) -> Any:
-    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    terms, _, result = equation.replace(" ", "").partition("->")
+    letters = terms.split(",")
+    plain = result and "." not in equation and all(len(set(t)) == len(t) for t in letters)
     sizes = {
         c: n
-        for term, t in zip(terms, tensors, strict=False)
+        for term, t in zip(letters, tensors, strict=False)
         for c, n in zip(term, t.shape, strict=False)
     }
+    if plain and len(tensors) == 2:
+        for x, other, at, held in (
+            (*tensors, *letters),
+            (*reversed(tensors), *reversed(letters)),
+        ):
+            wide = [at[d] for d in varying(context.labels(x))] if not isinstance(x, Param) else []
+            if isinstance(other, Param) and len(wide) == 1:
+                return _weighted(context, node, x, other, (at, held, result), wide[0], sizes)
+            unmet = len(wide) == 1 and wide[0] in result and wide[0] not in held
+            if unmet and isinstance(other, Tensor) and _passes(context, x, other):
+                channels = along(x, at.index(wide[0]))
+                passed = spread(channels, context.shape(node), result.index(wide[0]))
+                return _product_of(context, passed, math.prod(sizes.values()))
     context.trace.constant_macs += math.prod(sizes.values())
     return context.give_up(
         node, tensors, f"multiplied with other activations by {context.where(node)}"
     )
+
+
+def _weighted(
+    context: Context,
+    node: Node,
+    x: Any,
+    weight: Param,
+    letters: tuple[str, str, str],
+    channel: str,
+    sizes: dict[str, int],
+) -> Any:
+    """An einsum of a weight and activations: letters of `x`, of `weight`, and of the result."""
+    at, held, result = letters
+    shape = context.shape(node)
+    if any(c in at and c not in result for c in held):  # otherwise it is a mere product
+        context.multiply(weight, math.prod(sizes.values()) // math.prod(weight.shape))
+    channels = context.channels_of(node, x, at.index(channel))
+    if channel in held:
+        role = "channelwise" if channel in result else "in"
+        context.own(node, weight, held.index(channel), channels, role)
+    elif channel not in result:
+        return context.give_up(node, [x, weight], f"channels are summed by {context.where(node)}")
+    made = [c for c in held if c not in at]
+    new = {c: context.fresh(sizes[c]) for c in made}
+    for c in made:
+        context.own(node, weight, held.index(c), new[c], "out")
+        if channel in result or len(made) > 1 or c not in result:
+            context.freeze(new[c], f"a second channel dimension at {context.where(node)}")
+    if channel in result:
+        return spread(channels, shape, result.index(channel))
+    if len(made) == 1:
+        return spread(new[made[0]], shape, result.index(made[0]))
+    return fixed(shape)
 
 
 @rule("batch_norm", "instance_norm")
@@ -155,6 +269,8 @@ def _batch_norm(
     channels = context.channels_of(node, x, 1)
     for tensor in (weight, bias, mean, var):
         context.own(node, tensor, 0, channels, "channelwise")
+    if weight is None and mean is None:
+        _hold_width(context, node, channels)
     return context.labels(x)
 
 
@@ -166,14 +282,24 @@ def _group_norm(
     if groups < len(channels):
         rows = channels.view(groups, -1)
         context.merge(node, rows[:1], rows)
-        if not _normalises(context, node, channels, nn.GroupNorm):
-            return context.labels(x)
+        context.take_statistics(node, channels, f"channels are mixed by {context.where(node)}")
+    else:
+        _hold_width(context, node, channels)
     for tensor in (weight, bias):
         context.own(node, tensor, 0, channels, "channelwise")
     return context.labels(x)
 
 
-@rule("layer_norm")
+def _hold_width(context: Context, node: Node, channels: Tensor) -> None:
+    """A norm of each channel by itself: only its module has to be told their number."""
+    module = context.model.get_submodule(context.calls.module_of(node))
+    if isinstance(module, (nn.GroupNorm, nn.modules.batchnorm._NormBase)):
+        context.take_statistics(node, channels[:0], "")
+    else:
+        context.number(node, channels)
+
+
+@rule("layer_norm", "rms_norm")
 def _layer_norm(
     context: Context,
     node: Node,
@@ -191,26 +317,14 @@ def _layer_norm(
         context.freeze(labels, f"{context.where(node)} normalises over several dimensions")
         return labels
     channels = context.channels_of(node, labels, -1)
-    if _normalises(context, node, channels, nn.LayerNorm):
-        for tensor in (weight, bias):
+    module = context.model.get_submodule(context.calls.module_of(node))
+    if not hasattr(module, "normalized_shape"):
+        context.number(node, channels)
+    context.take_statistics(node, channels, f"channels are mixed by {context.where(node)}")
+    for tensor in (weight, bias):
+        if isinstance(tensor, (Param, Tensor)):  # rms_norm has a number here
             context.own(node, tensor, 0, channels, "channelwise")
     return labels
-
-
-def _normalises(context: Context, node: Node, channels: Tensor, kind: type[nn.Module]) -> bool:
-    """Record statistics over removable channels; freezes them if no module of `kind` takes them."""
-    path = context.module_of(node)
-    if not isinstance(context.model.get_submodule(path), kind):
-        context.freeze(channels, f"{context.where(node)} is called without an nn.{kind.__name__}")
-        return False
-    entry = node.all_input_nodes[0]
-    while entry.op == "call_function" and context.module_of(entry) == path:
-        entry = entry.all_input_nodes[0]  # a module may permute its input first
-    dim = varying(context.labels(context.values[entry]))[0]
-    _, known = context.trace.statistics.setdefault(path, (dim, channels))
-    if known is not channels:
-        context.merge(node, known, channels)
-    return True
 
 
 @rule("prelu", "_prelu_kernel")

@@ -1,0 +1,164 @@
+"""Thousands of candidates are made and dropped: nothing of one may stay alive."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruning_env.channels import ChannelGraph
+from pruning_env.models import CifarResNet
+from tests.small import SmallNet, small_evaluator
+
+Case = tuple[nn.Module, Tensor, ChannelGraph]
+
+
+class Normalised(nn.Module):
+    """Norms whose masked twins are wrapped, and a grouped convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 8)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.head = nn.Linear(8, 4)
+        self.last = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.grouped(self.norm(self.stem(x)).relu()).relu()
+        return self.head(self.last(x.mean((2, 3))))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "residual": (SmallNet, (2, 1, 8, 8)),
+    "islands": (lambda: CifarResNet(8, shortcut="A"), (2, 3, 16, 16)),
+    "norms": (Normalised, (2, 3, 8, 8)),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def case(request: pytest.FixtureRequest) -> Case:
+    build, shape = NETWORKS[request.param]
+    model, example = build().eval(), torch.randn(shape)
+    return model, example, ChannelGraph.trace(model, example)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What dies here dies of its reference count: a cycle would keep it."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _watch(model: nn.Module) -> list[weakref.ref[object]]:
+    return [weakref.ref(each) for each in (*model.modules(), *model.parameters(), *model.buffers())]
+
+
+def _alive(references: list[weakref.ref[object]]) -> list[str]:
+    return [type(each()).__name__ for each in references if each() is not None]
+
+
+@pytest.mark.parametrize("surgery", ["prune", "mask"])
+def test_a_dropped_candidate_dies_at_once(case: Case, surgery: str, no_collector: None) -> None:
+    model, _, graph = case
+    keep = graph.random_keep(0.5, np.random.default_rng(0))
+    candidate = getattr(graph, surgery)(model, keep)
+    references = _watch(candidate)
+    assert len(_alive(references)) == len(references) > 0
+    del candidate
+    assert _alive(references) == []
+
+
+def test_a_trained_and_dropped_candidate_dies_at_once(case: Case, no_collector: None) -> None:
+    model, example, graph = case
+    candidate = graph.prune(model, graph.random_keep(0.5, np.random.default_rng(0))).train()
+    optimiser = torch.optim.SGD(candidate.parameters(), lr=0.1, momentum=0.9)
+    candidate(example).square().mean().backward()
+    optimiser.step()
+    references = _watch(candidate)
+    del candidate, optimiser
+    assert _alive(references) == []
+
+
+def test_a_graph_does_not_keep_its_model_alive() -> None:
+    model = SmallNet().eval()
+    graph = ChannelGraph.trace(model, torch.randn(1, 1, 8, 8))
+    references = _watch(model)
+    del model
+    gc.collect()  # torch.export leaves cycles behind
+    assert _alive(references) == []
+    assert graph.num_channels > 0
+
+
+def test_a_dropped_graph_dies_at_once(case: Case, no_collector: None) -> None:
+    model, example, _ = case
+    graph = ChannelGraph.trace(model, example)
+    graph.prune(model, graph.random_keep(0.5, np.random.default_rng(0)))
+    graph.params(graph.full())
+    assert graph.fingerprint
+    reference = weakref.ref(graph)
+    del graph
+    assert reference() is None
+
+
+def _peak_mib() -> float:
+    """Largest resident memory so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def test_memory_does_not_grow_over_a_thousand_candidates(no_collector: None) -> None:
+    model, example = CifarResNet(8).eval(), torch.randn(2, 3, 16, 16)
+    graph, rng = ChannelGraph.trace(model, example), np.random.default_rng(0)
+    gc.collect()
+
+    def candidates(count: int) -> None:
+        with torch.inference_mode():
+            for _ in range(count):
+                graph.prune(model, graph.random_keep(0.5, rng))(example)
+
+    candidates(200)  # the C allocator's pools fill up
+    tracemalloc.start()
+    try:
+        candidates(50)  # what Python allocates once
+        objects, peak = tracemalloc.get_traced_memory()[0], _peak_mib()
+        candidates(1000)
+        grown = tracemalloc.get_traced_memory()[0] - objects
+        swollen = _peak_mib() - peak
+    finally:
+        tracemalloc.stop()
+    # A candidate has some 100 kB of weights and 100 kB of Python objects; leaks of a thousand would
+    # come to 100 MB each.
+    assert grown < 100_000, f"{grown:,} bytes of Python objects"
+    assert swollen < 40, f"{swollen:.1f} MiB of memory"
+
+
+def test_an_evaluator_keeps_results_and_no_models(no_collector: None) -> None:
+    evaluator = small_evaluator(cache_size=64)
+    rng = np.random.default_rng(0)
+
+    def live_modules() -> int:
+        # By type: some objects of torch warn when they are asked what they are an instance of.
+        return sum(issubclass(type(each), nn.Module) for each in gc.get_objects())
+
+    def evaluate(count: int) -> None:
+        for _ in range(count):
+            evaluator.evaluate(evaluator.graph.random_keep(0.5, rng))
+
+    evaluate(5)
+    before = live_modules()
+    evaluate(100)
+    assert evaluator.evaluations > 50
+    assert live_modules() == before
