@@ -34,8 +34,11 @@ __all__ = [
 
 Scores = NDArray[np.float64]
 
-TAYLOR_BATCH = 128
-"""Images per piece of the backward pass; bounds its memory and changes nothing beyond rounding."""
+TAYLOR_BATCH = 8
+"""Images whose gradients are added up before the absolute value is taken (see `taylor`)."""
+
+TAYLOR_TEMPERATURE = 4.0
+"""What `taylor` divides the logits by, so that images fitted perfectly still have a gradient."""
 
 
 @dataclass(frozen=True)
@@ -212,34 +215,38 @@ def bn_scale(evidence: Evidence) -> Scores:
 
 @register_importance("taylor")
 def taylor(evidence: Evidence) -> Scores:
-    """Sum of |w * dL/dw| over all parameters that go with the channel, in nats.
+    """First-order estimate of how much the loss moves when the channel is removed, in nats.
 
-    L is the mean cross-entropy of the images, so each term is a first-order estimate of what
-    setting that one weight to zero does to the loss (Molchanov et al. 2019, "Importance Estimation
-    for Neural Network Pruning", arXiv 1906.10771). The parameters are those of all slots of the
-    channel: its own filters and norm parameters in every coupled layer, and its columns in every
-    layer that reads it. Layers that lose channels together need no balancing, as everything is in
-    units of the loss; for the same reason groups can be compared raw.
+    The gate form of Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"
+    (arXiv 1906.10771, section 3.1): |sum of w * dL/dw| over weights that go together, averaged over
+    batches. The weights are the channel's columns in every layer that reads it. A layer is linear
+    in them, so their sum is dL/dg for a gate g on the channel where it is read, behind its norms
+    and activations and in every branch: removing the channel is exactly g = 0. Layers that lose
+    channels together need no balancing, as all scores are in units of the loss; for the same reason
+    groups can be compared raw.
 
-    The sum of absolute values, as in RL-Pruner (which takes own filters only), and not the absolute
-    value of the sum, Molchanov's gate: over all weights of a gate w * dL/dw adds up to the gradient
-    of the channel's scale, which training has brought near zero whatever the channel does. Accuracy
-    on average over four uniform prunings (15 to 60 %, batch norm re-estimated) of the digits
-    ResNet-8 and of CIFAR-10 ResNet-20, 512 images: 0.50; own filters only 0.45; gate 0.43, or 0.49
-    if its absolute value is taken every 32 images; for comparison l1 0.54.
+    Two things keep the gradients of a trained network from vanishing. L is the cross-entropy of the
+    logits divided by `TAYLOR_TEMPERATURE`: a network that fits its images perfectly has no gradient
+    at temperature 1, and its scores are noise. And the absolute value is taken per batch of
+    `TAYLOR_BATCH` images, since over all images the gradient of every gate is near zero.
 
-    One backward pass; the gradient is added up over batches of `TAYLOR_BATCH` images. The model is
-    read in eval mode through detached weights: no gradient, statistic, flag or hook of it changes.
+    Mean accuracy of 25 random distributions at a quarter of the parameters of the digits ResNet-8,
+    and at half of CIFAR-10 ResNet-20's (512 images for scores, batch norm re-estimated): 0.53 and
+    0.43; at temperature 1 with batches of 32, 0.34 and 0.35; sum of |w * dL/dw| at temperature 1,
+    as in RL-Pruner, 0.28 and 0.41; l1 0.42 and 0.39; bn_scale 0.46 and 0.31; random 0.34 and 0.23.
+
+    All batches together are one backward pass over the images. The model is read in eval mode
+    through detached weights: no gradient, statistic, flag or hook of it changes.
     """
     graph, model, images, labels = evidence.graph, evidence.model, evidence.images, evidence.labels
     if images is None or labels is None or len(images) == 0:
         raise ValueError("images and labels: importance 'taylor' needs at least one labelled image")
     parameters = dict(model.named_parameters())
-    slots = [slot for slot in graph.slots if slot.tensor in parameters]
-    weights = {slot.tensor: parameters[slot.tensor].detach().clone() for slot in slots}
+    readers = [slot for slot in graph.slots if slot.consumes and slot.tensor in parameters]
+    weights = {slot.tensor: parameters[slot.tensor].detach().clone() for slot in readers}
     # Clones, so that a module that writes to its buffers in eval mode does not reach the model.
     state = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    total = [torch.zeros_like(weight) for weight in weights.values()]
+    scores = np.zeros(graph.num_channels)
     with _reading(model), torch.enable_grad():
         for weight in weights.values():
             weight.requires_grad_()
@@ -247,19 +254,24 @@ def taylor(evidence: Evidence) -> Scores:
             images.split(TAYLOR_BATCH), labels.split(TAYLOR_BATCH), strict=True
         ):
             logits = functional_call(model, state | weights, (batch,))
-            loss = F.cross_entropy(logits, target, reduction="sum") / len(labels)
-            # Parameters that eval mode does not use (auxiliary heads) have no gradient: zero.
+            loss = F.cross_entropy(logits / TAYLOR_TEMPERATURE, target, reduction="sum")
+            # Readers that eval mode does not use (auxiliary heads) have no gradient: zero.
             gradients = torch.autograd.grad(
-                loss, list(weights.values()), allow_unused=True, materialize_grads=True
+                loss / len(labels),
+                list(weights.values()),
+                allow_unused=True,
+                materialize_grads=True,
             )
-            for accumulated, gradient in zip(total, gradients, strict=True):
-                accumulated += gradient
-    products = {
-        name: (weight.detach() * gradient).abs()
-        for (name, weight), gradient in zip(weights.items(), total, strict=True)
-    }
-    members = (_owned(graph, slot, _rows(products[slot.tensor], slot.dim).sum(1)) for slot in slots)
-    return np.sum(list(members), axis=0)
+            products = {
+                name: weight.detach() * gradient
+                for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+            }
+            gates = (
+                _owned(graph, slot, _rows(products[slot.tensor], slot.dim).sum(1))
+                for slot in readers
+            )
+            scores += np.abs(np.sum(list(gates), axis=0))
+    return scores
 
 
 @register_importance("random")

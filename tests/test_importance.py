@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 
 import numpy as np
@@ -12,9 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning_env.channels import ChannelGraph
+from pruning_env.evaluator import Evaluator
 from pruning_env.importance import (
     _KINDS,
     TAYLOR_BATCH,
+    TAYLOR_TEMPERATURE,
     Evidence,
     group_sensitivity,
     importance,
@@ -22,6 +23,7 @@ from pruning_env.importance import (
     normalise,
     register_importance,
 )
+from pruning_env.tasks import get_task
 from tests.networks import jitter
 from tests.small import small_model, small_splits
 
@@ -218,35 +220,38 @@ def test_a_channel_of_several_rows_adds_them_up() -> None:
         assert scores[channel] == pytest.approx(rows[slot.channels == channel].sum(), rel=1e-6)
 
 
-def test_taylor_adds_up_weight_times_gradient_over_all_parameters_of_a_channel(
+def test_taylor_is_the_gradient_of_a_gate_where_the_channel_is_read(
     graph: ChannelGraph, model: nn.Module, data: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    twin = copy.deepcopy(model)
-    F.cross_entropy(twin(data[0]), data[1]).backward()
-
-    def product(name: str) -> torch.Tensor:
-        parameter = twin.get_parameter(name)
-        assert parameter.grad is not None
-        return (parameter * parameter.grad).detach().abs().double()
-
-    own = ("inner.0.weight", "inner.0.bias", "inner.1.weight", "inner.1.bias")
-    expected = sum(
-        product(name).flatten(1).sum(1) if product(name).ndim > 1 else product(name) for name in own
-    )
-    expected = expected + product("outer.0.weight").sum((0, 2, 3))
-    scores = importance("taylor", graph, model, images=data[0], labels=data[1])
-    assert np.allclose(scores[INNER], expected.numpy(), rtol=1e-4)
+    images, labels = data
+    expected = np.zeros(graph.groups[1].size)
+    for batch, target in zip(images.split(TAYLOR_BATCH), labels.split(TAYLOR_BATCH), strict=True):
+        gate = torch.ones(1, graph.groups[1].size, 1, 1, requires_grad=True)
+        reader = model.get_submodule("outer.0")
+        hook = reader.register_forward_pre_hook(lambda _, inputs, gate=gate: (inputs[0] * gate,))
+        loss = F.cross_entropy(model(batch) / TAYLOR_TEMPERATURE, target, reduction="sum")
+        (slope,) = torch.autograd.grad(loss / len(labels), gate)
+        hook.remove()
+        expected += slope.flatten().abs().double().numpy()
+    scores = importance("taylor", graph, model, images=images, labels=labels)
+    assert np.allclose(scores[INNER], expected, rtol=1e-4)
 
 
-def test_taylor_does_not_depend_on_how_the_images_are_batched(
-    graph: ChannelGraph, model: nn.Module, data: tuple[torch.Tensor, torch.Tensor]
-) -> None:
-    repeats = 2 * TAYLOR_BATCH // len(data[1]) + 1
-    images, labels = data[0].repeat(repeats, 1, 1, 1), data[1].repeat(repeats)
-    assert len(labels) > 2 * TAYLOR_BATCH
-    once = importance("taylor", graph, model, images=data[0], labels=data[1])
-    many = importance("taylor", graph, model, images=images, labels=labels)
-    assert np.allclose(many, once, rtol=1e-4)
+def test_taylor_ranks_a_network_that_fits_its_images_perfectly() -> None:
+    # The digits network does. Measured at 55 % of every group's channels: taylor 0.81, at
+    # temperature 1 0.59, a random ranking 0.50.
+    task = get_task("digits-resnet8")
+    model = task.model()
+    graph = ChannelGraph.trace(model, task.example_input())
+    evaluator = Evaluator(model, graph, task.load_data(None))
+    counts = np.round(0.55 * graph.sizes).astype(int)
+    accuracy = {
+        kind: evaluator.evaluate(
+            graph.keep_top(graph.rank(evaluator.scores(kind, np.random.default_rng(0))), counts)
+        ).accuracy
+        for kind in ("taylor", "random")
+    }
+    assert accuracy["taylor"] > 0.7 > accuracy["random"] + 0.1
 
 
 def test_taylor_gives_nothing_to_a_channel_that_nothing_reads(
