@@ -75,10 +75,10 @@ def judge(
     """
     state, evaluator, graph = result.state, env.evaluator, env.graph
     unpruned = bool(state.keep.all())
-    model = dense.model if unpruned else evaluator.pruned_model(state.keep)
+    model = dense.model if unpruned else evaluator.pruned_model(state.keep, state.weights)
     test_accuracy = dense.test_accuracy if unpruned else None
     if open_test and not unpruned:
-        test_accuracy = evaluator.certify(state.keep).accuracy
+        test_accuracy = evaluator.certify(state.keep, state.weights).accuracy
     images = evaluator.images("search-val")[0][:LATENCY_BATCH]
     timed = [dense.model] if unpruned else [dense.model, model]
     latency = interleaved_latency(timed, images)

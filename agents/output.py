@@ -37,7 +37,7 @@ def write_result(
         (folder / stale).unlink(missing_ok=True)
     save_pruned(
         folder / MODEL_NAME,
-        env.evaluator.pruned_model(result.state.keep),
+        env.evaluator.pruned_model(result.state.keep, result.state.weights),
         env.graph,
         result.state.keep,
         architecture=task,

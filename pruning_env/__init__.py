@@ -38,7 +38,10 @@ _HOMES = {
     "register_reward": "rewards",
     "register_task": "tasks",
 }
-_ENVIRONMENTS = {"CNNPrune-v0": "pruning_env.env:CNNPruneEnv"}
+_ENVIRONMENTS = {
+    "CNNPrune-v0": ("pruning_env.env:CNNPruneEnv", "pruning_env.vector_env:CNNPruneVectorEnv"),
+}
+"""By id: the entry points of the single and of the vector environment."""
 
 
 def __getattr__(name: str) -> Any:
@@ -54,9 +57,9 @@ def __dir__() -> list[str]:
 
 def _register_environments() -> None:
     """Skip what is registered already, so that a reload neither warns nor replaces anything."""
-    for env_id, entry_point in _ENVIRONMENTS.items():
+    for env_id, (single, vector) in _ENVIRONMENTS.items():
         if env_id not in gym.registry:
-            gym.register(id=env_id, entry_point=entry_point)
+            gym.register(id=env_id, entry_point=single, vector_entry_point=vector)
 
 
 _register_environments()

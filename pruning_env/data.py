@@ -80,6 +80,8 @@ class Splits:
             images).
         std: As `mean`.
         num_classes: Number of classes; labels lie in [0, num_classes).
+        shift: Pixels by which training may shift an image without changing its class.
+        flip: Whether training may exchange left and right.
     """
 
     search_train: Split
@@ -88,6 +90,8 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_classes: int
+    shift: int = 0
+    flip: bool = False
 
     def normalised(
         self,
@@ -179,7 +183,7 @@ def load_digits8() -> Splits:
     rest, test = carve(everything, DIGITS_TEST)
     search_train, search_val = carve(rest, DIGITS_SEARCH_VAL)
     mean, std = _statistics(search_train.images)
-    return Splits(search_train, search_val, test, mean, std, num_classes=10)
+    return Splits(search_train, search_val, test, mean, std, num_classes=10, shift=1)
 
 
 def load_cifar10(
@@ -211,7 +215,7 @@ def load_cifar10(
         CIFAR10, "CIFAR-10", "cifar-10-batches-py", root, download=download
     )
     rest, part = carve(train, search_val)
-    return Splits(rest, part, test, CIFAR10_MEAN, CIFAR10_STD, num_classes=10)
+    return Splits(rest, part, test, CIFAR10_MEAN, CIFAR10_STD, num_classes=10, shift=4, flip=True)
 
 
 def load_mnist(
@@ -229,7 +233,7 @@ def load_mnist(
 
     train, test = _torchvision_pair(MNIST, "MNIST", "MNIST/raw", root, download=download)
     rest, part = carve(train, search_val)
-    return Splits(rest, part, test, MNIST_MEAN, MNIST_STD, num_classes=10)
+    return Splits(rest, part, test, MNIST_MEAN, MNIST_STD, num_classes=10, shift=2)
 
 
 def load_npz(

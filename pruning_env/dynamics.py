@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,13 @@ from pruning_env.rewards import Outcome, RewardFunction, accuracy_change
 from pruning_env.units import Units
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pruning_env.actions import ActionKind
     from pruning_env.budgets import Budget
     from pruning_env.channels import ChannelGraph
     from pruning_env.evaluator import Evaluator, Metrics
+    from pruning_env.weights import Weights
 
 CONSTRAINTS = ("terminate",)
 
@@ -47,6 +50,8 @@ class PruningState:
         requested: channels that the last step announced.
         removed: channels that it removed. Fewer only when nothing more can be removed, or where a
             group's dense width was no multiple of `round_to` and its partial unit went.
+        weights: what recovery trained; while not judged, what it will start from. None where it
+            does not train, and for the dense network.
     """
 
     keep: np.ndarray
@@ -59,6 +64,7 @@ class PruningState:
     last_action: np.ndarray
     requested: int
     removed: int
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
         """Own the arrays and lock them."""
@@ -209,16 +215,35 @@ class PruningDynamics:
             last_action=parsed,
             requested=self.per_step,
             removed=int((state.counts - counts).sum()),
+            weights=state.weights,
         )
 
     def judge(self, state: PruningState) -> PruningState:
         """The same state with its search-val metrics; one evaluation unless it has them."""
-        if state.metrics is not None:
-            return state
-        # The dense network needs no recovery, and no evaluation of the agent's.
-        dense = bool(state.keep.all())
-        metrics = self.evaluator.dense if dense else self.evaluator.evaluate(state.keep)
-        return dataclasses.replace(state, metrics=metrics)
+        return self.judge_many([state])[0]
+
+    def judge_many(self, states: Sequence[PruningState]) -> list[PruningState]:
+        """The same states with their metrics; those that have none are evaluated together."""
+        judged = list(states)
+        waiting = []
+        for index, state in enumerate(states):
+            if state.metrics is not None:
+                continue
+            if state.keep.all():
+                # The dense network needs no recovery, and no evaluation of the agent's.
+                judged[index] = dataclasses.replace(state, metrics=self.evaluator.dense)
+            else:
+                waiting.append(index)
+        if waiting:
+            answers = self.evaluator.recover_many(
+                [states[index].keep for index in waiting],
+                [states[index].weights for index in waiting],
+            )
+            for index, answer in zip(waiting, answers, strict=True):
+                judged[index] = dataclasses.replace(
+                    states[index], metrics=answer.metrics, weights=answer.weights
+                )
+        return judged
 
     def transition(self, state: PruningState, action: Any) -> Transition:
         """One step: prune, judge, reward, cost, and whether the episode is over.
@@ -226,19 +251,28 @@ class PruningDynamics:
         Raises:
             ValueError: a bad action, or `state` is terminal.
         """
-        if self.terminal(state):
-            raise ValueError(f"state is terminal ({self._ending(state)}); it has no successor")
-        before = self.judge(state)
-        after = self.judge(self.apply(state, action))
-        terminated = self.terminal(after)
-        terms = self._reward_terms(before, after, terminated)
-        return Transition(
-            state=after,
-            reward=float(sum(terms.values())),
-            reward_terms=terms,
-            cost=self.excess(after) if terminated else 0.0,
-            terminated=terminated,
-        )
+        return self._completed([(state, self._successor(state, action))])[0]
+
+    def transition_many(
+        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+    ) -> list[Transition]:
+        """One step from each state, as `transition` would make it, all new networks judged at once.
+
+        States may repeat: `transition_many([state] * n, actions)` tries n actions in one state.
+
+        Raises:
+            ValueError: a bad action or a terminal state, with its position as `slot`, or not as
+                many actions as states; nothing is judged then.
+        """
+        if len(states) != len(actions):
+            raise ValueError(
+                f"actions: {len(actions)} given for {len(states)} states; give one each"
+            )
+        steps = [
+            (state, _in_slot(slot, self._successor, state, action))
+            for slot, (state, action) in enumerate(zip(states, actions, strict=True))
+        ]
+        return self._completed(steps)
 
     def feasible(self, state: PruningState) -> bool:
         """Whether every budget is met."""
@@ -269,6 +303,19 @@ class PruningDynamics:
         Raises:
             ValueError: it is no `PruningState`, or of another network, ranking or budget.
         """
+        return self.judge(self._recognised(state))
+
+    def check_many(self, states: Sequence[Any]) -> list[PruningState]:
+        """`check` for each of the states; those not judged yet are evaluated together.
+
+        Raises:
+            ValueError: as `check`, naming the state's position as `slot`; nothing is judged then.
+        """
+        return self.judge_many(
+            [_in_slot(slot, self._recognised, state) for slot, state in enumerate(states)]
+        )
+
+    def _recognised(self, state: Any) -> PruningState:
         if not isinstance(state, PruningState):
             raise ValueError(f"state={state!r} is not allowed; give a PruningState")
         sizes = self.graph.sizes
@@ -287,6 +334,7 @@ class PruningDynamics:
                 "state.keep is not what this ranking keeps at state.counts; "
                 "take states from an environment with the same task, weights and importance"
             )
+        self._check_weights(state)
         if len(state.usage) != len(self.budgets):
             raise ValueError(
                 f"state.usage has {len(state.usage)} entries; "
@@ -299,7 +347,49 @@ class PruningDynamics:
                     f"state.usage={state.usage} is not the usage of "
                     f"{tuple(b.name for b in self.budgets)}, which this environment bounds"
                 )
-        return self.judge(state)
+        return state
+
+    def _check_weights(self, state: PruningState) -> None:
+        """Raise `ValueError` unless the state's weights are those that this recovery leaves."""
+        weights = state.weights
+        if weights is not None:
+            if not self.evaluator.trains:
+                raise ValueError(
+                    f"state.weights are given, but recovery={self.evaluator.recovery!r} trains none"
+                )
+            lacking = weights.keep.shape != state.keep.shape or (state.keep & ~weights.keep).any()
+            if lacking or (state.metrics and not np.array_equal(weights.keep, state.keep)):
+                raise ValueError(
+                    "state.weights are of other channels than state.keep; take states from an "
+                    "environment with the same task, weights and importance"
+                )
+        elif self.evaluator.trains and state.metrics is not None and not state.keep.all():
+            raise ValueError(
+                "state.weights is None, but the state is judged and recovery='finetune' trains; "
+                "give the state's weights, or metrics=None to have it trained and judged"
+            )
+
+    def _successor(self, state: PruningState, action: Any) -> PruningState:
+        """`apply`, where an episode may go on."""
+        if self.terminal(state):
+            raise ValueError(f"state is terminal ({self._ending(state)}); it has no successor")
+        return self.apply(state, action)
+
+    def _completed(self, steps: Sequence[tuple[PruningState, PruningState]]) -> list[Transition]:
+        """Judge (state, successor) pairs together, and say what each step gave."""
+        judged = self.judge_many([state for step in steps for state in step])
+        return [self._completion(*pair) for pair in zip(judged[::2], judged[1::2], strict=True)]
+
+    def _completion(self, before: PruningState, after: PruningState) -> Transition:
+        terminated = self.terminal(after)
+        terms = self._reward_terms(before, after, terminated)
+        return Transition(
+            state=after,
+            reward=float(sum(terms.values())),
+            reward_terms=terms,
+            cost=self.excess(after) if terminated else 0.0,
+            terminated=terminated,
+        )
 
     def _state(
         self,
@@ -309,9 +399,10 @@ class PruningDynamics:
         last_action: np.ndarray,
         requested: int,
         removed: int,
+        weights: Weights | None = None,
     ) -> PruningState:
         keep = self.graph.keep_top(self.rank, counts)
-        amounts = self._measure(keep)
+        amounts = self._measure(keep, weights)
         return PruningState(
             keep=keep,
             counts=counts,
@@ -323,14 +414,22 @@ class PruningDynamics:
             last_action=last_action,
             requested=requested,
             removed=removed,
+            weights=weights,
         )
 
-    def _measure(self, keep: np.ndarray) -> tuple[float, ...]:
+    def _measure(self, keep: np.ndarray, start: Weights | None = None) -> tuple[float, ...]:
         """One absolute amount per budget."""
-        return tuple(self._amount(budget, keep) for budget in self.budgets)
+        return tuple(self._amount(budget, keep, start) for budget in self.budgets)
 
-    def _amount(self, budget: Budget, keep: np.ndarray) -> float:
-        return budget.measure(self.graph, keep, lambda: self.evaluator.pruned_model(keep))
+    def _amount(self, budget: Budget, keep: np.ndarray, start: Weights | None = None) -> float:
+        def model() -> nn.Module:
+            if start is None:
+                return self.evaluator.pruned_model(keep)
+            # Trained now, for a function that may look at the weights; judging finds it cached.
+            trained = self.evaluator.recover_many([keep], [start])[0].weights
+            return self.evaluator.pruned_model(keep, trained)
+
+        return budget.measure(self.graph, keep, model)
 
     def _reward_terms(
         self, before: PruningState, after: PruningState, terminated: bool
@@ -349,3 +448,11 @@ class PruningDynamics:
 
     def _ending(self, state: PruningState) -> str:
         return "all budgets are met" if self.feasible(state) else "nothing more can be removed"
+
+
+def _in_slot(slot: int, function: Callable[..., PruningState], *given: Any) -> PruningState:
+    """What `function` returns; its `ValueError` says which of many states it is about."""
+    try:
+        return function(*given)
+    except ValueError as error:
+        raise ValueError(f"slot {slot}: {error}") from error

@@ -23,9 +23,10 @@ from pruning_env.budgets import parse_budget
 from pruning_env.channels import ChannelGraph
 from pruning_env.dynamics import CONSTRAINTS, PruningDynamics, PruningState, Transition
 from pruning_env.evaluator import Evaluator
+from pruning_env.finetuning import FineTuning
 from pruning_env.importance import importance_kinds
 from pruning_env.observations import make_observation, observation_names
-from pruning_env.recovery import RECOVERIES
+from pruning_env.recovery import RECOVERY_NAMES
 from pruning_env.rendering import render_ansi, render_rgb
 from pruning_env.rewards import get_reward
 from pruning_env.tasks import get_task, task_names
@@ -173,10 +174,18 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`                                |
     | `importance`        | str   | `"taylor"`          | a registered importance               |
-    | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
+    | `recovery`          | str   | `"bn"`              | `none`, `bn`, `finetune`              |
+    | `finetune_steps`    | int   | `20`                | at least 1                            |
+    | `finetune_lr`       | float | `0.001`             | above 0                               |
     | `constraint`        | str   | `"terminate"`       | `terminate`                           |
     | `device`            | str   | `"cpu"`             | a torch device                        |
     | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
+
+    After a cut, `recovery` does nothing (`none`), re-estimates the batch-norm statistics (`bn`), or
+    trains for `finetune_steps` SGD steps with the dense network as teacher (`finetune`), on
+    search-train images in each case. Trained weights are part of the state: the next step continues
+    from them, and `restore`, `fork()` and `transition` start from the weights of the state they are
+    given.
 
     Several budgets must all be met. The importances are `l1`, `l2`, `taylor`, `bn_scale` and
     `random`, one fixed random ranking. Tasks, budgets, rewards and importances can be registered.
@@ -190,7 +199,30 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     ```
 
     `env.unwrapped` adds `graph`, `evaluator`, `dynamics`, `state()`, `restore(state)`, `fork()`,
-    `transition(state, action)`, `pruned_model()` and `report()`.
+    `transition(state, action)`, `advance(transition)`, `pruned_model()` and `report()`.
+
+    ## Vectorized environment
+
+    `gym.make_vec("CNNPrune-v0", num_envs=64)` makes a `CNNPruneVectorEnv`: N episodes that share
+    network, data and cache on one device, and whose new networks are judged together. It takes the
+    arguments above and one more.
+
+    | Parameter  | Type | Default | Allowed    |
+    |------------|------|---------|------------|
+    | `num_envs` | int  | `1`     | at least 1 |
+
+    An episode that ends restarts in the same step (`AutoresetMode.SAME_STEP`): its last observation
+    and info are in `info["final_obs"]` and `info["final_info"]`. `state(slot)`, `states()` and
+    `restore(slot, state)` reach each slot's episode; `transition_many(states, actions)` tries many
+    actions, in one state or several, and moves no episode.
+
+    ```python
+    >>> envs = gym.make_vec("CNNPrune-v0", num_envs=4)
+    >>> observations, infos = envs.reset(seed=0)
+    >>> from pruning_env.sb3 import CNNPruneVecEnv  # Stable-Baselines3's interface to it
+    >>> sb3_envs = CNNPruneVecEnv(envs)
+
+    ```
 
     ## Version History
 
@@ -217,6 +249,8 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         observation: str = "flat",
         importance: str = "taylor",
         recovery: str = "bn",
+        finetune_steps: int = 20,
+        finetune_lr: float = 1e-3,
         constraint: str = "terminate",
         device: str = "cpu",
         render_mode: str | None = None,
@@ -230,7 +264,8 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         check_choice("observation", observation, observation_names())
         reward_function = get_reward(reward)
         check_choice("importance", importance, importance_kinds())
-        check_choice("recovery", recovery, RECOVERIES)
+        check_choice("recovery", recovery, RECOVERY_NAMES)
+        finetuning = FineTuning(finetune_steps, finetune_lr)
         check_choice("constraint", constraint, CONSTRAINTS)
         _check_device(device)
 
@@ -238,7 +273,12 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         model = chosen.model(weights, data_root)
         self.graph = ChannelGraph.trace(model, chosen.example_input())
         self.evaluator = Evaluator(
-            model, self.graph, chosen.load_data(data_root), recovery=recovery, device=device
+            model,
+            self.graph,
+            chosen.load_data(data_root),
+            recovery=recovery,
+            device=device,
+            finetuning=finetuning,
         )
         self.dynamics = PruningDynamics(
             self.graph,
@@ -278,6 +318,8 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             "observation": observation,
             "importance": importance,
             "recovery": recovery,
+            "finetune_steps": finetune_steps,
+            "finetune_lr": finetune_lr,
             "constraint": constraint,
             "device": device,
             "render_mode": render_mode,
@@ -290,10 +332,15 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             ValueError: a bad action; the environment stays as it was.
             ResetNeeded: before the first reset, or after the end of an episode.
         """
-        state = self.state()
-        if self.dynamics.terminal(state):
-            raise ResetNeeded("the episode is over; call reset() before step()")
-        transition = self.dynamics.transition(state, action)
+        return self.advance(self.dynamics.transition(self.running(), action))
+
+    def advance(
+        self, transition: Transition
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Make a step whose outcome is known already, from `transition(env.state(), action)`.
+
+        Nothing is pruned or judged again; what comes back is what `step(action)` would give.
+        """
         self._history += (transition.state,)
         return (
             self._observation.observe(transition.state),
@@ -345,6 +392,17 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             raise ResetNeeded("there is no episode yet; call reset() first")
         return self._history[-1]
 
+    def running(self) -> PruningState:
+        """The state, if a step is possible.
+
+        Raises:
+            ResetNeeded: before the first reset, or after the end of an episode.
+        """
+        state = self.state()
+        if self.dynamics.terminal(state):
+            raise ResetNeeded("the episode is over; call reset() before step()")
+        return state
+
     def restore(self, state: PruningState) -> None:
         """Continue from `state`, which came from this environment or one like it.
 
@@ -376,13 +434,14 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def pruned_model(self) -> nn.Module:
         """The current network as a really smaller module, recovered, in eval mode."""
-        return self.evaluator.pruned_model(self.state().keep)
+        state = self.state()
+        return self.evaluator.pruned_model(state.keep, state.weights)
 
     def report(self) -> Report:
         """Judge the current network on the test split; every call counts as an opening."""
         state = self.state()
         assert state.metrics is not None
-        test = self.evaluator.certify(state.keep)
+        test = self.evaluator.certify(state.keep, state.weights)
         return Report(
             accuracy=test.accuracy,
             loss=test.loss,

@@ -2,128 +2,68 @@
 
 The evaluator owns the images (resident on the device, normalised once) and a private copy of the
 dense model. A keep mask goes in, accuracy on search-val comes out; repeats are answered from a
-bounded cache. How a candidate is executed is a `Strategy`, what is done to it before it is judged
-is a recovery (recovery.py). Knows nothing of actions, budgets, rewards or agents.
+bounded cache. How a candidate is executed is a `Strategy` (strategies.py) that a `Plan` names
+(planning.py), what is done to it before it is judged is a recovery (recovery.py). Knows nothing of
+actions, budgets, rewards or agents.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from pruning_env.arguments import check_choice
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
+from pruning_env.finetuning import FineTuner, FineTuning
 from pruning_env.importance import importance
-from pruning_env.recovery import RECOVERIES
+from pruning_env.metrics import LOSS_CAP, Metrics, measure
+from pruning_env.planning import Plan, choose_plan
+from pruning_env.precision import PRECISIONS, arithmetic
+from pruning_env.recovery import RECOVERIES, RECOVERY_NAMES, leave_as_is
+from pruning_env.strategies import Masked, Sliced, Strategy, measure_all
+from pruning_env.weights import Weights
 
-__all__ = ["LOSS_CAP", "Evaluator", "Metrics", "Sliced", "Strategy", "measure"]
+__all__ = ["LOSS_CAP", "STRATEGIES", "Evaluator", "Metrics", "Recovered", "measure"]
 
-LOSS_CAP = 1e4
-"""Largest loss of one image, in nats. Images with a non-finite output count with this loss."""
+STRATEGIES = ("auto", "sliced", "masked")
 
-# Measured on CIFAR ResNet-20, 2 cores: 128 to 256 images are 2 to 4 times faster than 1,024, whose
-# activations fit no cache. A GPU wants large batches.
-CPU_BATCH = 128
-ACCELERATOR_BATCH = 1024
+# One size on a CPU: kernels round by how many rows they get, and the clock must not choose the bits
+# of a loss. On 2 cores 32 to 128 images are alike and up to 1.4 times faster than 256 (ResNet-20,
+# ResNet-50, DenseNet-121), whose activations fit no cache. A GPU wants large batches.
+CPU_BATCHES = (128,)
+ACCELERATOR_BATCHES = (1024, 4096, 256)
+
+PLANNING_SECONDS = 1.0
+"""No trial of a plan begins after so long; the trials decide what costs every evaluation."""
+
+_PROBES = (0.5, 0.2)  # shares of the channels that trial candidates keep; the first is timed
+
+
+TRAINED_CACHE = 64
+"""Most trained networks that are remembered with their weights."""
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """What an evaluation yields; never NaN.
+class Recovered:
+    """A judged network.
 
     Attributes:
-        accuracy: Top-1, in [0, 1]. An image for which any output is NaN or infinite is counted as
-            wrong.
-        loss: Mean cross-entropy in nats, each image capped at `LOSS_CAP`.
+        metrics: On search-val.
+        weights: What its recovery trained; None for recoveries that do not train.
     """
 
-    accuracy: float
-    loss: float
-
-
-class Strategy(Protocol):
-    """A way of running candidates. All strategies give the same results to numerical tolerance."""
-
-    def measure(
-        self, keeps: Sequence[NDArray[np.bool_]], images: torch.Tensor, labels: torch.Tensor
-    ) -> list[Metrics]:
-        """Prune to each of the valid masks, recover, and judge on the images; same order."""
-        ...
-
-
-class Sliced:
-    """The strategy that cuts: a candidate becomes a really smaller module and costs no more.
-
-    Args:
-        graph: Channel graph of `model`.
-        model: The dense model on the device; read only.
-        recover: Called with (candidate, calibration images) after the cut.
-        calibration: (N, ...) images for `recover`.
-        batch_size: Images per forward pass.
-    """
-
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        model: nn.Module,
-        recover: Callable[[nn.Module, torch.Tensor], None],
-        calibration: torch.Tensor,
-        batch_size: int,
-    ) -> None:
-        self._graph = graph
-        self._model = model
-        self._recover = recover
-        self._calibration = calibration
-        self._batch_size = batch_size
-
-    def candidate(self, keep: NDArray[np.bool_]) -> nn.Module:
-        """The pruned and recovered module, eval mode, its storage its own."""
-        pruned = self._graph.prune(self._model, keep).eval()
-        self._recover(pruned, self._calibration)
-        return pruned
-
-    def measure(
-        self, keeps: Sequence[NDArray[np.bool_]], images: torch.Tensor, labels: torch.Tensor
-    ) -> list[Metrics]:
-        """See `Strategy.measure`; one candidate lives at a time."""
-        return [measure(self.candidate(keep), images, labels, self._batch_size) for keep in keeps]
-
-
-def measure(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int
-) -> Metrics:
-    """Judge a module in eval mode on labelled images.
-
-    Args:
-        model: Returns (N, classes) logits.
-        images: (N, ...) normalised, on the model's device, N >= 1.
-        labels: (N,) int64, same device.
-        batch_size: Images per forward pass.
-    """
-    correct = torch.zeros((), dtype=torch.int64, device=images.device)
-    loss = torch.zeros((), dtype=torch.float64, device=images.device)
-    with torch.inference_mode():
-        for batch, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            logits = model(batch)
-            finite = logits.isfinite().all(dim=1)
-            correct += ((logits.argmax(dim=1) == target) & finite).sum()
-            # Half precision would round the loss itself.
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            each = F.cross_entropy(logits, target, reduction="none")
-            loss += torch.where(finite, each, LOSS_CAP).clamp(max=LOSS_CAP).sum(dtype=torch.float64)
-    # The only wait for the device: everything above is queued.
-    return Metrics(accuracy=int(correct) / len(labels), loss=float(loss) / len(labels))
+    metrics: Metrics
+    weights: Weights | None
 
 
 class _SealedTest:
@@ -152,21 +92,29 @@ class Evaluator:
             evaluator and the evaluator never changes it.
         graph: Its channel graph.
         splits: Data; labels must lie in [0, number of outputs).
-        recovery: "none": judged as cut; "bn": batch-norm statistics re-estimated from search-train.
+        recovery: "none": judged as cut; "bn": batch-norm statistics re-estimated from search-train;
+            "finetune": trained on search-train, see finetuning.py.
         device: Where images, model and candidates live.
-        batch_size: Images per forward pass; None is 128 on a CPU and 1,024 elsewhere. Accuracies do
-            not depend on it beyond rounding.
+        strategy: "sliced" (a smaller module for each candidate), "masked" (one full-size module
+            whose removed channels are zeroed; networks with norms over channels are sliced even
+            so), or "auto": the faster one that gives the same results. On a CPU that is "sliced":
+            masking computes what was removed, and rounds otherwise.
+        precision: "float32": the model's own; "bfloat16": candidates run under autocast.
+        batch_size: Images per forward pass; None: 128 on a CPU, elsewhere the fastest of a few,
+            measured at the first evaluation, among those that change no class of the trial
+            candidates' images.
         recovery_images: Calibration set: so many images, evenly spaced through search-train (which
             may be stored class by class), used for recovery and importance; all of them when there
             are fewer.
         cache_size: Keep masks whose metrics are remembered, least recently used dropped first; 0
-            for none.
+            for none. Of trained networks at most `TRAINED_CACHE`.
+        finetuning: How "finetune" trains; None for the defaults.
 
     Attributes:
         graph: As given.
         device: As a `torch.device`.
         recovery: As given.
-        batch_size: Images per forward pass.
+        precision: As given.
         evaluations: Masks judged on search-val so far, not counting answers from the cache.
         cache_hits: Answers from the cache so far.
 
@@ -182,11 +130,16 @@ class Evaluator:
         *,
         recovery: str = "bn",
         device: torch.device | str = "cpu",
+        strategy: str = "auto",
+        precision: str = "float32",
         batch_size: int | None = None,
         recovery_images: int = 512,
         cache_size: int = 4096,
+        finetuning: FineTuning | None = None,
     ) -> None:
-        check_choice("recovery", recovery, RECOVERIES)
+        check_choice("recovery", recovery, RECOVERY_NAMES)
+        check_choice("strategy", strategy, STRATEGIES)
+        check_choice("precision", precision, PRECISIONS)
         # A batch-norm layer cannot take statistics over one value.
         _check_at_least("recovery_images", recovery_images, 2)
         _check_at_least("cache_size", cache_size, 0)
@@ -204,9 +157,8 @@ class Evaluator:
         self.graph = graph
         self.device = torch.device(device)
         self.recovery = recovery
-        if batch_size is None:
-            batch_size = CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH
-        self.batch_size = batch_size
+        self.precision = precision
+        self._asked = strategy, batch_size
         self.evaluations = 0
         self.cache_hits = 0
 
@@ -222,17 +174,71 @@ class Evaluator:
         )
         self._check_graph()
         self._check_outputs(splits.num_classes)
-        self._sliced = Sliced(
-            graph, self._model, RECOVERIES[recovery], self._calibration[0], batch_size
-        )
-        self._strategy: Strategy = self._sliced
+        recover = RECOVERIES.get(recovery, leave_as_is)
+        self._parts = (graph, self._model, recover, self._calibration[0])
+        self._sliced = Sliced(*self._parts)
         self._cache: OrderedDict[bytes, Metrics] = OrderedDict()
         self._cache_size = cache_size
+        self._tuner: FineTuner | None = None
+        if recovery == "finetune":
+            settings = FineTuning() if finetuning is None else finetuning
+            self._tuner = FineTuner(self._model, self._splits, settings, self._dtype)
+        self._trained: OrderedDict[bytes, Recovered] = OrderedDict()
+
+    @property
+    def trains(self) -> bool:
+        """Whether recovery changes weights, which then travel with the state."""
+        return self._tuner is not None
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How candidates are run, and the figures behind it; measured at the first use.
+
+        The trials use search-val images and fixed masks; they count as no evaluation.
+        """
+        strategy, batch_size = self._asked
+        on_cpu = self.device.type == "cpu"
+        sizes = CPU_BATCHES if on_cpu else ACCELERATOR_BATCHES
+        makers: dict[str, Callable[[], Strategy]] = {"sliced": lambda: self._sliced}
+        # Masking leaves the weights of a recovery that trains nowhere to live.
+        maskable = not self.graph.normalised and self.recovery in ("none", "bn")
+        if maskable and (strategy == "masked" or (strategy == "auto" and not on_cpu)):
+            makers["masked"] = lambda: self._masked
+        if strategy == "masked" and maskable:
+            del makers["sliced"]
+        rng = np.random.default_rng(0)
+        images = self._val[0]
+        with arithmetic(self.precision, self.device):
+            return choose_plan(
+                makers,
+                sizes if batch_size is None else (batch_size,),
+                [self.graph.random_keep(share, rng) for share in _PROBES],
+                images[: max(sizes)],
+                len(images),
+                PLANNING_SECONDS,
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+        return self.plan.batch_size
+
+    @cached_property
+    def _masked(self) -> Masked:
+        return Masked(*self._parts)
+
+    def _measure(
+        self, keeps: Sequence[NDArray[np.bool_]], images: torch.Tensor, labels: torch.Tensor
+    ) -> list[Metrics]:
+        strategy = self._masked if self.plan.strategy == "masked" else self._sliced
+        with arithmetic(self.precision, self.device):
+            return measure_all(strategy, keeps, images, labels, self.batch_size)
 
     @cached_property
     def dense(self) -> Metrics:
         """The dense model on search-val, no recovery; judged at the first call and not counted."""
-        return measure(self._model, *self._val, self.batch_size)
+        with arithmetic(self.precision, self.device):
+            return measure(self._model, *self._val, self.batch_size)
 
     @property
     def test_openings(self) -> int:
@@ -254,13 +260,15 @@ class Evaluator:
             ValueError: One of the masks has another dtype or shape, or leaves a group without
                 channels; nothing is judged then.
         """
+        if self.trains:
+            return [answer.metrics for answer in self.recover_many(keeps, [None] * len(keeps))]
         masks = [self._valid(keep) for keep in keeps]
         # Packed, a key has an eighth of the bytes: 4,096 masks of a ResNet-50 are 14 MB, not 110.
         keys = [np.packbits(mask).tobytes() for mask in masks]
         answers = {key: self._cache[key] for key in keys if key in self._cache}
         fresh = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in answers}
         if fresh:
-            judged = self._strategy.measure(list(fresh.values()), *self._val)
+            judged = self._measure(list(fresh.values()), *self._val)
             answers.update(zip(fresh, judged, strict=True))
         self.evaluations += len(fresh)
         self.cache_hits += len(keys) - len(fresh)
@@ -271,12 +279,75 @@ class Evaluator:
             self._cache.popitem(last=False)
         return [answers[key] for key in keys]
 
-    def pruned_model(self, keep: ArrayLike) -> nn.Module:
+    def recover_many(
+        self, keeps: Sequence[ArrayLike] | NDArray[np.bool_], starts: Sequence[Weights | None]
+    ) -> list[Recovered]:
+        """Judge many keep masks on search-val, and say what their recovery trained.
+
+        Args:
+            keeps: Each (C,) bool.
+            starts: For each, the weights that training continues from, of a network with at least
+                these channels; None starts from the dense network, and is the only choice where
+                recovery does not train.
+
+        Raises:
+            ValueError: A mask as in `evaluate_many`, or weights that do not fit.
+        """
+        if not self.trains:
+            if any(start is not None for start in starts):
+                raise ValueError(f"starts: recovery={self.recovery!r} trains no weights; give None")
+            return [Recovered(metrics, None) for metrics in self.evaluate_many(keeps)]
+        results = []
+        for mask, start in zip([self._valid(keep) for keep in keeps], starts, strict=True):
+            key = np.packbits(mask).tobytes() + (b"" if start is None else start.fingerprint)
+            known = self._trained.get(key)
+            if known is None:
+                known = self._train(mask, start)
+                self.evaluations += 1
+            else:
+                self.cache_hits += 1
+            self._trained[key] = known
+            self._trained.move_to_end(key)
+            while len(self._trained) > min(self._cache_size, TRAINED_CACHE):
+                self._trained.popitem(last=False)
+            results.append(known)
+        return results
+
+    def _train(self, mask: NDArray[np.bool_], start: Weights | None) -> Recovered:
+        assert self._tuner is not None
+        # Tensors that are made in a caller's inference mode cannot be trained.
+        with torch.inference_mode(False):
+            model = self._cut(mask, start)
+        # Of the mask alone: steps of an episode see other batches, every run the same ones.
+        digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
+        self._tuner.train(model, int.from_bytes(digest[:6], "big"))
+        with arithmetic(self.precision, self.device):
+            metrics = measure(model, *self._val, self.batch_size)
+        return Recovered(metrics, Weights(model, mask))
+
+    def _cut(self, mask: NDArray[np.bool_], weights: Weights | None) -> nn.Module:
+        """The pruned network with these weights, or the dense network's, not recovered."""
+        model = self.graph.prune(self._model, mask).eval()
+        if weights is not None:
+            weights.load(self.graph, model, mask)
+        return model
+
+    def pruned_model(self, keep: ArrayLike, weights: Weights | None = None) -> nn.Module:
         """The network that `evaluate` judges: pruned and recovered, eval mode, on the device.
 
         It shares no storage with the evaluator: train it, change it, save it.
+
+        Args:
+            keep: (C,) bool.
+            weights: What recovery trained, see `recover_many`: the network with these, as they are.
         """
-        return self._sliced.candidate(self._valid(keep))
+        if weights is not None or self.trains:
+            mask = self._valid(keep)
+            if weights is None and not mask.all():  # the dense network needs no recovery
+                weights = self.recover_many([mask], [None])[0].weights
+            return self._cut(mask, weights)
+        with arithmetic(self.precision, self.device):
+            return self._sliced.candidate(self._valid(keep))
 
     def images(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised images and labels on the device.
@@ -312,16 +383,22 @@ class Evaluator:
             rng: Needed by "random" only.
         """
         images, labels = self._calibration
-        return importance(kind, self.graph, self._model, images=images, labels=labels, rng=rng)
+        with arithmetic("float32", self.device):
+            return importance(kind, self.graph, self._model, images=images, labels=labels, rng=rng)
 
-    def certify(self, keep: ArrayLike) -> Metrics:
+    def certify(self, keep: ArrayLike, weights: Weights | None = None) -> Metrics:
         """Judge one keep mask on the test split. For final results: each call is counted.
 
-        Recovery still uses search-train only.
+        Recovery still uses search-train only; `weights` as in `pruned_model`.
         """
+        if weights is not None or self.trains:
+            model = self.pruned_model(keep, weights)
+            images, labels = self._resident(*self._sealed.open())
+            with arithmetic(self.precision, self.device):
+                return measure(model, images, labels, self.batch_size)
         mask = self._valid(keep)
         images, labels = self._resident(*self._sealed.open())
-        return self._strategy.measure([mask], images, labels)[0]
+        return self._measure([mask], images, labels)[0]
 
     def _resident(self, splits: Splits, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
         """`split` on the device, normalised; 4-D images in channels-last order."""

@@ -44,15 +44,15 @@ def interleaved_latency(
         for turn in range(warmup + rounds):
             for offset in range(len(models)):
                 index = (turn + offset) % len(models)
-                _wait_for(images.device)
+                wait_for(images.device)
                 start = time.perf_counter()
                 models[index](images)
-                _wait_for(images.device)
+                wait_for(images.device)
                 seconds[turn, index] = time.perf_counter() - start
     return np.median(seconds[warmup:], axis=0)
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     """Kernels on an accelerator run behind the caller's back; time only finished ones."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

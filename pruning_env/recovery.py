@@ -14,7 +14,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["CALIBRATION_BATCH", "RECOVERIES", "leave_as_is", "recalibrate_batch_norm"]
+__all__ = [
+    "CALIBRATION_BATCH",
+    "RECOVERIES",
+    "RECOVERY_NAMES",
+    "leave_as_is",
+    "recalibrate_batch_norm",
+]
 
 CALIBRATION_BATCH = 128
 """Most images per batch whose statistics are averaged.
@@ -56,10 +62,14 @@ def recalibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
     try:
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # cumulative average
             norm.train()
-        with torch.no_grad():
-            for batch in images.tensor_split(math.ceil(len(images) / CALIBRATION_BATCH)):
+        batches = images.tensor_split(math.ceil(len(images) / CALIBRATION_BATCH))
+        with torch.inference_mode():
+            for number, batch in enumerate(batches, start=1):
+                for norm in norms:
+                    # The cumulative average, as `momentum = None` takes it; but that reads a
+                    # counter off the device, once per layer and batch.
+                    norm.momentum = 1.0 / number
                 model(batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -70,4 +80,7 @@ def recalibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
 RECOVERIES: MappingProxyType[str, Callable[[nn.Module, torch.Tensor], None]] = MappingProxyType(
     {"none": leave_as_is, "bn": recalibrate_batch_norm}
 )
-"""Recoveries by the name that `Evaluator(recovery=...)` takes."""
+"""Recoveries that do not train, by the name that `Evaluator(recovery=...)` takes."""
+
+RECOVERY_NAMES = (*RECOVERIES, "finetune")
+"""All of them; the one that trains is in finetuning.py."""

@@ -20,7 +20,8 @@ from pruning_env.actions import make_action
 from pruning_env.budgets import parse_budget
 from pruning_env.channels import ChannelGraph
 from pruning_env.dynamics import PruningDynamics, PruningState, Transition
-from pruning_env.evaluator import Metrics
+from pruning_env.evaluator import Metrics, Recovered
+from pruning_env.weights import Weights
 
 WIDTH = 12
 PRICES = (0.3, 0.3, 0.0, 0.3)
@@ -29,6 +30,8 @@ FREE_GROUP = 2
 
 class PriceList:
     """An evaluator without images: accuracy = 1 - sum of price · share removed."""
+
+    trains = False
 
     def __init__(self, graph: ChannelGraph, prices: Sequence[float]) -> None:
         self.graph = graph
@@ -47,6 +50,11 @@ class PriceList:
                 loss = float(self.prices @ (1 - self.graph.counts(keep) / self.graph.sizes))
                 self._known[keep.tobytes()] = Metrics(accuracy=1 - loss, loss=loss)
         return [self._known[keep.tobytes()] for keep in keeps]
+
+    def recover_many(
+        self, keeps: Sequence[np.ndarray], starts: Sequence[Weights | None]
+    ) -> list[Recovered]:
+        return [Recovered(metrics, None) for metrics in self.evaluate_many(keeps)]
 
     def scores(self, kind: str, rng: np.random.Generator | None = None) -> np.ndarray:
         return np.arange(self.graph.num_channels, dtype=np.float64)

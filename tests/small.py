@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -64,3 +65,16 @@ def small_dynamics(
     graph = evaluator.graph
     action = DistributionAction(graph.sizes, logit_scale)
     return PruningDynamics(graph, evaluator, parse_budget(budget), action, **options)
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, evaluator: Evaluator) -> list[int]:
+    """A list that grows by the number of masks at every call of `evaluate_many`."""
+    calls: list[int] = []
+    original = evaluator.evaluate_many
+
+    def counted(keeps: Any, *rest: Any) -> Any:
+        calls.append(len(keeps))
+        return original(keeps, *rest)
+
+    monkeypatch.setattr(evaluator, "evaluate_many", counted)
+    return calls

@@ -14,7 +14,7 @@ from torch import nn
 
 from pruning_env.channels import ChannelGraph
 from pruning_env.evaluator import Evaluator
-from tests.small import small_dynamics, small_evaluator, small_splits
+from tests.small import count_calls, small_dynamics, small_evaluator, small_splits
 
 # One evaluator and one process for all properties: neither holds an episode.
 EVALUATOR = small_evaluator()
@@ -242,3 +242,71 @@ def test_a_state_of_something_else_is_refused_with_the_reason(state):
     refused(dataclasses.replace(state, usage=(state.macs,)), "not the usage of")
     other = small_dynamics(EVALUATOR, importance="random")
     refused(other.apply(other.initial(), np.eye(GROUPS)[1]), "ranking")
+
+
+# Many transitions at once
+
+
+def spread(count, seed=0):
+    """Judged states of several depths, with an action for each."""
+    rng = np.random.default_rng(seed)
+    plan = rng.uniform(-1, 1, (6, GROUPS))
+    states = [DYNAMICS.judge(state) for state in walk(DYNAMICS, plan)]
+    states = [state for state in states if not DYNAMICS.terminal(state)]
+    return (
+        [states[index] for index in rng.integers(len(states), size=count)],
+        rng.uniform(-1.2, 1.2, (count, GROUPS)),
+    )
+
+
+def test_many_transitions_equal_as_many_single_ones_bit_for_bit_and_in_order():
+    states, actions = spread(20)
+    states += states[:5] + states[:1]
+    actions = np.concatenate([actions, actions[:5], actions[1:2]])
+    alone = small_dynamics(budget={"params": 0.2}, channels_per_step=0.1)
+    expected = [alone.transition(s, a) for s, a in zip(states, actions, strict=True)]
+    together = small_dynamics(budget={"params": 0.2}, channels_per_step=0.1)
+    assert together.transition_many(states, actions) == expected
+    assert together.evaluator.evaluations == alone.evaluator.evaluations
+    assert together.evaluator.cache_hits == alone.evaluator.cache_hits > 0
+
+
+def test_many_transitions_judge_all_new_masks_in_one_call_of_the_evaluator(monkeypatch):
+    evaluator = small_evaluator()
+    dynamics = small_dynamics(evaluator, {"params": 0.2}, channels_per_step=0.1)
+    states, actions = spread(8)
+    unjudged = [dataclasses.replace(state, metrics=None) for state in states]
+    judged = count_calls(monkeypatch, evaluator)
+    assert dynamics.transition_many(unjudged, actions) == DYNAMICS.transition_many(states, actions)
+    assert judged == [8 + sum(not state.keep.all() for state in states)]
+
+
+def test_no_states_have_no_transitions_and_cost_nothing():
+    before = EVALUATOR.evaluations
+    assert DYNAMICS.transition_many([], []) == []
+    assert EVALUATOR.evaluations == before
+
+
+def test_many_actions_in_one_state_are_judged_like_steps_from_it(state):
+    actions = np.eye(GROUPS)
+    steps = DYNAMICS.transition_many([state] * GROUPS, actions)
+    assert steps == [DYNAMICS.transition(state, action) for action in actions]
+
+
+def test_a_bad_action_or_a_terminal_state_among_many_is_named_by_its_slot_and_nothing_is_judged():
+    states, actions = spread(4)
+    last = finish(DYNAMICS, np.zeros(GROUPS))[-1].state
+    fresh = small_dynamics(budget={"params": 0.2}, channels_per_step=0.1)
+    bad = [*actions[:2], np.full(GROUPS, np.nan), actions[3]]
+    with pytest.raises(ValueError, match="slot 2: action is NaN"):
+        fresh.transition_many(states, bad)
+    with pytest.raises(ValueError, match="slot 1: state is terminal"):
+        fresh.transition_many([states[0], last, *states[2:]], actions)
+    with pytest.raises(ValueError, match="actions: 3 given for 4 states"):
+        fresh.transition_many(states, actions[:3])
+    assert fresh.evaluator.evaluations == 0
+
+
+def test_a_single_transitions_error_names_no_slot():
+    with pytest.raises(ValueError, match=r"^action is NaN"):
+        DYNAMICS.transition(DYNAMICS.initial(), np.full(GROUPS, np.nan))

@@ -250,6 +250,7 @@ def test_the_docs_page_has_faramas_headings():
         "Episode End",
         "Information",
         "Arguments",
+        "Vectorized environment",
         "Version History",
     ]
 
@@ -439,6 +440,15 @@ def test_transition_tells_what_step_would_do_and_moves_nothing(env, zero):
     assert np.array_equal(observation, env.observe(ahead.state))
 
 
+def test_advancing_along_a_known_transition_is_a_step_without_an_evaluation(env, zero):
+    twin = env.fork()
+    transition = env.transition(env.state(), zero)
+    before = env.evaluator.evaluations, env.evaluator.cache_hits
+    advanced = env.advance(transition)
+    assert (env.evaluator.evaluations, env.evaluator.cache_hits) == before
+    assert same(advanced, twin.step(zero)) and env.state() == twin.state()
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -510,7 +520,11 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("action", "counts", "distribution"),
         ("observation", "dict", "flat"),
         ("importance", "magnitude", "taylor"),
-        ("recovery", "finetune", "bn, none"),
+        ("recovery", "retrain", "bn, finetune, none"),
+        ("finetune_steps", 0, "at least 1"),
+        ("finetune_steps", 2.5, "at least 1"),
+        ("finetune_lr", 0.0, "above 0"),
+        ("finetune_lr", float("inf"), "above 0"),
         ("constraint", "wall", "terminate"),
         ("device", "gpu", "cpu"),
         ("device", None, "cpu"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def test_the_environment_honours_round_to_at_every_step_to_the_end():
     env = gym.make("CNNPrune-v0", round_to=8, budget={"params": 1e-6}, channels_per_step=0.1)
     env.action_space.seed(0)
     _, info = env.reset(seed=0)
-    u = env.unwrapped
+    u: Any = env.unwrapped
     done = False
     while not done:
         before = u.state().counts
