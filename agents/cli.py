@@ -26,6 +26,7 @@ from agents.baselines import uniform
 from agents.graph_command import add_graph_command
 from agents.judge import LATENCY_BATCH, judge, judge_dense
 from agents.output import AGENT_FILE, MODEL_NAME, RESULT_FILE, write_result
+from agents.profile_command import add_profile_command
 from agents.registry import Search, agent_names, get_agent
 from agents.result import IncumbentTracker, SearchResult
 from agents.rl_pruner import RLPruner
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     add_graph_command(commands)
+    add_profile_command(commands)
     tasks = commands.add_parser("tasks", help="list the registered tasks")
     tasks.set_defaults(run=_tasks)
     agents = commands.add_parser("agents", help="list the registered agents")

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.demo import DemoSettings, run_demo
+from benchmarks.speed.command import add_speed_command
 from benchmarks.zoo.command import add_commands
 from pruning_env.tasks import task_names
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(default: %(default)s)",
     )
     add_commands(commands)
+    add_speed_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
