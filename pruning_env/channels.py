@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,7 @@ from pruning_env import explain, pruning
 from pruning_env.tracing.context import Trace
 from pruning_env.tracing.grouping import Adapter, ChannelGroup, Grouping, Slot
 from pruning_env.tracing.interpreter import Capture
+from pruning_env.trial import failing_groups
 
 Keep = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -32,7 +33,7 @@ class _Reading:
     flips: frozenset[str]
     graph: ChannelGraph
     grouping: Grouping
-    failing: tuple[int, ...] = ()
+    failing: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def passing(self) -> int:
@@ -111,8 +112,9 @@ class ChannelGraph:
             return best.graph
 
         def tried(reading: _Reading) -> _Reading:
-            failing = pruning.failing_groups(reading.graph, model, example_input)
-            return replace(reading, failing=tuple(failing))
+            doubtful = reading.grouping.numbered()
+            failing = failing_groups(reading.graph, model, example_input, doubtful)
+            return replace(reading, failing=failing)
 
         best = tried(best)
         # Where a view splits channels, either factor may be a number in the code: all views that
@@ -301,7 +303,7 @@ class ChannelGraph:
         index, _, _ = self._axes
         factors: dict[tuple[int, ...], int] = {(0,): constant}
         for i, (_, rows) in enumerate(products):
-            key = (index["", i],)
+            key: tuple[int, ...] = (index["", i],)
             factors[key] = factors.get(key, 0) + rows
         for name, factor in terms:
             axes = []

@@ -29,7 +29,8 @@ def explain(graph: ChannelGraph, layer: str) -> str:
     """
     parts = _parts(graph, layer)
     adapters = list(_adapters(graph, layer))
-    if not parts and not adapters and layer not in graph.frozen:
+    reasons = frozen_reasons(graph, layer)
+    if not parts and not adapters and not reasons:
         known = _layers(graph)
         if layer not in known:
             close = difflib.get_close_matches(layer, known, n=3)
@@ -54,10 +55,9 @@ def explain(graph: ChannelGraph, layer: str) -> str:
             if group not in told:
                 told.add(group)
                 lines += _coupling(graph, group, layer)
-    if not parts and layer not in graph.frozen and not adapters:
+    if not parts and not reasons and not adapters:
         lines.append("  nothing of it can be removed: no removable channel reaches it")
-    if layer in graph.frozen:
-        lines.append(f"  frozen: {graph.frozen[layer]}")
+    lines += [f"  frozen: {reason}" for reason in reasons]
     return "\n".join(lines + adapters) + "\n"
 
 
@@ -90,13 +90,16 @@ def table(graph: ChannelGraph, width: int = 120) -> str:
             head = f"{number:>5}  {group.size:>6,}  {kernel:>6}" if row == 0 else " " * 21
             first, second = (cell[row] if row < len(cell) else "" for cell in (left, right))
             lines.append(f"{head}  {first:<{column}}  {second}".rstrip())
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, tuple[list[str], list[str]]] = {}
     for layer, reason in graph.frozen.items():
-        reasons.setdefault(reason, []).append(layer)
+        # Reasons name places; of those that differ in numbers only, one is told.
+        told, layers = reasons.setdefault(re.sub(r"\d+", "#", reason), ([], []))
+        told.append(reason)
+        layers.append(layer)
     lines += ["", f"frozen layers: {len(graph.frozen) or 'none'}"]
-    for reason, layers in reasons.items():
+    for told, layers in reasons.values():
         lines += textwrap.wrap(
-            f"{reason}: {' '.join(abbreviate(layers))}",
+            f"{', '.join(abbreviate(told))}: {' '.join(abbreviate(layers))}",
             width,
             initial_indent="  ",
             subsequent_indent="      ",
@@ -106,6 +109,17 @@ def table(graph: ChannelGraph, width: int = 120) -> str:
     for adapter in graph.widened:
         lines.append(f"  {adapter.module} runs at full width")
     return "\n".join(lines) + "\n"
+
+
+def frozen_reasons(graph: ChannelGraph, layer: str) -> list[str]:
+    """Why `layer`, or parameters of its own that have an entry of their own, are frozen."""
+    return list(
+        dict.fromkeys(
+            reason
+            for name, reason in graph.frozen.items()
+            if name == layer or (name in graph.shapes and name.rpartition(".")[0] == layer)
+        )
+    )
 
 
 def layer_order(graph: ChannelGraph) -> list[str]:

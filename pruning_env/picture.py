@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pruning_env.explain import layer_order
+from pruning_env.explain import frozen_reasons, layer_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def draw(graph: ChannelGraph) -> Figure:
     layers = [name for name in layer_order(graph) if _has_matrix(graph, name)]
     strands = _strands(graph, {name: row for row, name in enumerate(layers)})
     lanes = 1 + max((strand.lane for strand in strands), default=0)
-    texts = [_short(graph.frozen.get(name, "")) for name in layers]
+    texts = [_short("; ".join(frozen_reasons(graph, name))) for name in layers]
     labels = _labels(graph, layers)
     left = _LETTER * len(labels[0]) + 0.1
     right = _LETTER * max(map(len, texts)) * 0.95 + 0.2

@@ -1,4 +1,4 @@
-"""Surgery: really smaller modules, their masked twins, and the trial that compares the two.
+"""Surgery: really smaller modules, and their masked twins.
 
 Pruning copies a module's structure and takes one slice per tensor; weights that go are never
 copied.
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
     from pruning_env.channels import ChannelGraph
@@ -41,12 +40,12 @@ def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
         if chosen is not None:
             slices.setdefault(slot.tensor, []).append((slot.dim, chosen))
     small = {name: _sliced(tensor, slices.get(name, [])) for name, tensor in tensors.items()}
-    pruned = _structure_copy(model, tensors, small)
+    pruned = structure_copy(model, tensors, small)
     shared = (alias for name in slices for alias in graph.aliases.get(name, ()))
     for path in {name.rpartition(".")[0] for name in (*slices, *shared)}:
         _refresh(pruned.get_submodule(path))
     for norm in graph.normalised:
-        _resize(pruned.get_submodule(norm.module), int(kept[norm.entry].sum()))
+        _resize(pruned.get_submodule(norm.module), (int(kept[norm.entry].sum()),))
     for adapter in graph.widened:
         entry, exit = index(adapter.entry), index(adapter.exit)
         if entry is not None or exit is not None:
@@ -57,9 +56,8 @@ def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
 
 def mask(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
     """See `ChannelGraph.mask`."""
-    _checked_tensors(graph, model)
-    masked = copy.deepcopy(model)
-    tensors = dict(_named_tensors(masked))
+    dense = _checked_tensors(graph, model)
+    tensors = {name: _sliced(tensor, []) for name, tensor in dense.items()}
     kept = np.append(keep, True)
     with torch.no_grad():
         for slot in graph.slots:
@@ -67,10 +65,13 @@ def mask(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
             if slot.consumes and gone.size:
                 tensor = tensors[slot.tensor]
                 tensor.index_fill_(slot.dim, torch.from_numpy(gone).to(tensor.device), 0)
+    masked = structure_copy(model, dense, tensors)
     if graph.normalised:
         small = prune(graph, model, keep)
         paths = [norm.module for norm in graph.normalised]
         for norm in graph.normalised:
+            if kept[norm.entry].all() and kept[norm.exit].all():
+                continue
             if any(norm.module.startswith(f"{path}.") for path in paths):
                 continue  # its parent is replaced as a whole
             entry, exit = (np.flatnonzero(kept[end]) for end in (norm.entry, norm.exit))
@@ -157,154 +158,13 @@ class KeptOnly(nn.Module):
         return y.new_zeros(shape).index_copy(self.dim, self.exit, y)
 
 
-def failing_groups(
-    graph: ChannelGraph, model: nn.Module, example: Tensor | tuple[Tensor, ...]
-) -> list[int]:
-    """Groups whose pruned model does not run, or differs from the masked one.
-
-    Catches what no trace shows: numbers of channels written into `forward`. All groups are tried at
-    once; only when that fails are they told apart, by halving.
-    """
-    example = example if isinstance(example, tuple) else (example,)
-    trial = _Trial(graph, model, tuple(_noise(x) for x in example))
-    keep = _half(graph)
-
-    def agrees(groups: NDArray[np.int64]) -> bool:
-        return trial.passes(keep | ~np.isin(graph.group_index, groups))
-
-    def search(groups: NDArray[np.int64]) -> list[int]:
-        if not len(groups) or agrees(groups):
-            return []
-        if len(groups) == 1:
-            return groups.tolist()
-        half = len(groups) // 2
-        failing = search(groups[:half])
-        failing += search(groups[half:])
-        return failing or groups.tolist()  # harmless alone, wrong together
-
-    failing: list[int] = []
-    while True:
-        found = search(np.setdiff1d(np.arange(len(graph.groups)), failing))
-        if not found:
-            return failing
-        failing += found
-
-
-def _half(graph: ChannelGraph) -> Keep:
-    """A mask that keeps about half, and neither all nor nothing of any group."""
-    rank = graph.rank(np.random.default_rng(0).random(graph.num_channels))
-    counts = np.random.default_rng(1).binomial(graph.sizes, 0.5)
-    return graph.keep_top(rank, counts.clip(1, graph.sizes - 1))
-
-
-class _Trial:
-    """Prunes a noisy twin of a model and compares it with the masked one.
-
-    Args:
-        graph: The graph of `model`.
-        model: The dense model.
-        inputs: What to run it on.
-    """
-
-    def __init__(self, graph: ChannelGraph, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._graph, self._inputs = graph, inputs
-        self._model = _jittered(model).eval()
-        half = [t for t in (*inputs, *dict(_named_tensors(model)).values()) if _is_half(t)]
-        if half:
-            wide, inputs = copy.deepcopy(self._model).float(), tuple(map(_widened, inputs))
-            if _outputs(wide, inputs) is not None:
-                self._model, self._inputs, half = wide, inputs, []
-        # float32 rounding grows with depth; a channel in the wrong place is off by the size of the
-        # output
-        self._tolerance = 0.3 if half else 1e-2
-        self._is_random: bool | None = None
-        self._training: tuple[Tensor, ...] | None = None
-        if graph.train_only:
-            doubled = tuple(torch.cat([x, x]) if x.dim() else x for x in self._inputs)
-            if _outputs(self._model.train(), doubled) is not None:
-                self._training = doubled
-            self._model.eval()
-
-    def passes(self, keep: Keep) -> bool:
-        """Whether the pruned model runs, and computes what the masked one does."""
-        pruned = self._graph.prune(self._model, keep)
-        given = _outputs(pruned, self._inputs)
-        if given is None:
-            return False
-        expected = _outputs(self._graph.mask(self._model, keep), self._inputs)
-        if expected is None or len(given) != len(expected):
-            return False
-        if any(a.shape != b.shape for a, b in zip(given, expected, strict=True)):
-            return False
-        if self._training is not None and _outputs(pruned.train(), self._training) is None:
-            return False
-        return all(map(self._close, given, expected)) or self._draws_numbers()
-
-    def _close(self, given: Tensor, expected: Tensor) -> bool:
-        if not expected.is_floating_point() or not torch.isfinite(expected).all():
-            return True  # nothing to compare; the shape agrees
-        scale = expected.abs().max().clamp_min(1e-30)
-        return bool((given - expected).abs().max() <= self._tolerance * scale)
-
-    def _draws_numbers(self) -> bool:
-        """Whether the dense model answers the same question differently, so only shapes count."""
-        if self._is_random is None:
-            first, again = (_outputs(self._model, self._inputs) or [] for _ in range(2))
-            self._is_random = not all(map(self._close, again, first))
-        return self._is_random
-
-
-def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor] | None:
-    """Every tensor that a model returns; None if it does not take such inputs."""
-    with torch.no_grad():
-        try:
-            output = model(*inputs)
-        # A shape that its code did not expect can surface as anything its author raises.
-        except Exception:
-            return None
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-
-
-def _noise(x: Tensor) -> Tensor:
-    if not x.is_floating_point():
-        return x
-    return torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-
-
-def _is_half(x: Tensor) -> bool:
-    return x.dtype in (torch.float16, torch.bfloat16)
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.float() if _is_half(x) else x
-
-
-def _jittered(model: nn.Module) -> nn.Module:
-    """A copy that shares the large weights and has noise on constant ones.
-
-    Freshly built norms (weight 1, bias 0) and zero heads would hide channels in the wrong order.
-    """
-    generator = torch.Generator().manual_seed(0)
-    tensors = dict(_named_tensors(model))
-    changed = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach()
-        if value.is_floating_point() and (
-            value.dim() <= 1 or bool((value == value.flatten()[:1]).all())
-        ):
-            noise = torch.rand(value.shape, generator=generator).to(value)
-            value = value * (0.75 + 0.5 * noise) + 0.02 * noise
-        changed[name] = nn.Parameter(value) if isinstance(tensor, nn.Parameter) else value
-    return _structure_copy(model, tensors, changed)
-
-
-def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters and buffers by name, each tensor once."""
     return [*model.named_parameters(), *model.named_buffers()]
 
 
 def _checked_tensors(graph: ChannelGraph, model: nn.Module) -> dict[str, Tensor]:
-    tensors = dict(_named_tensors(model))
+    tensors = dict(named_tensors(model))
     shapes = graph.shapes
     for name in shapes.keys() | tensors.keys():
         given = tuple(tensors[name].shape) if name in tensors else "nothing"
@@ -327,7 +187,7 @@ def _sliced(tensor: Tensor, slices: list[tuple[int, Tensor]]) -> Tensor:
     return value
 
 
-def _structure_copy(model: nn.Module, old: dict[str, Tensor], new: dict[str, Tensor]) -> nn.Module:
+def structure_copy(model: nn.Module, old: dict[str, Tensor], new: dict[str, Tensor]) -> nn.Module:
     """`copy.deepcopy` with other tensors put in the place of the old ones, which are not copied."""
     memo: dict[int, Any] = {id(tensor): new[name] for name, tensor in old.items()}
     return _copy_module(model, memo)
@@ -338,7 +198,9 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     if id(module) in memo:
         return memo[id(module)]
     kind = type(module)
-    if hasattr(kind, "__deepcopy__") or kind.__setstate__ is not nn.Module.__setstate__:
+    # What torch's own `__setstate__` do is give attributes to modules pickled before they existed.
+    is_torchs = kind.__setstate__.__module__.startswith("torch.nn.")
+    if hasattr(kind, "__deepcopy__") or not is_torchs:
         return copy.deepcopy(module, memo)
     twin = memo[id(module)] = kind.__new__(kind)
     attributes = twin.__dict__
@@ -352,8 +214,10 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             attributes[name] = {key: memo.get(id(tensor)) for key, tensor in value.items()}
         elif isinstance(value, _ATOMS) or (type(value) is tuple and all(map(_is_atom, value))):
             attributes[name] = value
-        elif not value and type(value) in _CONTAINERS:  # hooks, mostly
+        elif type(value) in _CONTAINERS and not value:  # hooks, mostly
             attributes[name] = type(value)()
+        elif isinstance(value, Tensor) and id(value) not in memo:  # deepcopy refuses results
+            attributes[name] = value.detach().clone()
         else:
             attributes[name] = copy.deepcopy(value, memo)
     return twin
@@ -375,21 +239,22 @@ def _refresh(module: nn.Module) -> None:
             return
     tensors = (getattr(module, name, None) for name in ("weight", "bias", "running_mean"))
     for tensor in tensors:
-        if isinstance(tensor, Tensor) and tensor.dim() == 1:
-            _resize(module, len(tensor))
+        if isinstance(tensor, Tensor):
+            _resize(module, tuple(tensor.shape))
             return
 
 
-def _resize(module: Any, width: int) -> None:
-    """Tell a norm the number of its channels."""
+def _resize(module: Any, shape: tuple[int, ...]) -> None:
+    """Tell a norm the number of its channels, or the shape it normalises."""
+    width = shape[0]
     if isinstance(module, nn.GroupNorm):
         if module.num_groups == module.num_channels:
             module.num_groups = width
         module.num_channels = width
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         module.num_features = width
-    elif len(getattr(module, "normalized_shape", ())) == 1:  # nn.LayerNorm and what is like it
-        module.normalized_shape = (width,)
+    elif len(getattr(module, "normalized_shape", ())) == len(shape):  # nn.LayerNorm, and its like
+        module.normalized_shape = shape
 
 
 def _refresh_conv(module: Any) -> None:
@@ -408,6 +273,10 @@ def _refresh_linear(module: Any) -> None:
     module.out_features, module.in_features = module.weight.shape
 
 
+def _refresh_embedding(module: Any) -> None:
+    module.embedding_dim = module.weight.shape[1]
+
+
 def _refresh_prelu(module: Any) -> None:
     module.num_parameters = len(module.weight)
 
@@ -416,4 +285,5 @@ _REFRESH: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.modules.conv._ConvNd: _refresh_conv,
     nn.Linear: _refresh_linear,
     nn.PReLU: _refresh_prelu,
+    nn.Embedding: _refresh_embedding,
 }

@@ -35,6 +35,9 @@ class Block(nn.Module):
         super().__init__()
         self.out = out
 
+    def extra_repr(self) -> str:
+        return str(getattr(self, "how", ""))
+
 
 class Chain(Block):
     def __init__(self, *blocks: nn.Module, out: int) -> None:
@@ -344,7 +347,10 @@ class JoinAndSplit(Block):
 
     def __init__(self, n: int, first: Block, second: Block) -> None:
         super().__init__(first.out)
-        self.first, self.second = first, Chain(second, conv(n, second.out, first.out), out=first.out)
+        self.first, self.second = (
+            first,
+            Chain(second, conv(n, second.out, first.out), out=first.out),
+        )
         self.norm = BATCH_NORM[n](2 * first.out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -401,7 +407,9 @@ class Repeated(Block):
             return x.repeat(1, 2, *[1] * (x.dim() - 2))
         if self.how == "interleave":
             return x.repeat_interleave(2, 1)
-        return torch.cat([x, x.flip(1)], 1)  # both halves see a channel: mirrored pairs hang together
+        return torch.cat(
+            [x, x.flip(1)], 1
+        )  # both halves see a channel: mirrored pairs hang together
 
 
 # Gates
@@ -422,7 +430,9 @@ class SqueezeExcite(Block):
             gate = self.pool(x).view(x.shape[0], -1)
             gate = torch.sigmoid(self.up(functional.relu(self.down(gate))))
             return x * gate.view(*gate.shape, *[1] * (x.dim() - 2)).expand_as(x)
-        gate = x.mean(tuple(range(2, x.dim())), keepdim=True) if self.how == "mean" else self.pool(x)
+        gate = (
+            x.mean(tuple(range(2, x.dim())), keepdim=True) if self.how == "mean" else self.pool(x)
+        )
         return x * functional.hardsigmoid(self.up(functional.silu(self.down(gate))))
 
 

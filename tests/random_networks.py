@@ -38,6 +38,9 @@ class Network(nn.Module):
         self.heads, self.auxiliary = nn.ModuleList(heads), auxiliary
         self.join, self.form = join, form
 
+    def extra_repr(self) -> str:
+        return f"join={self.join}, form={self.form}"
+
     def forward(self, *images: Tensor) -> object:
         features = [stem(image) for stem, image in zip(self.stems, images, strict=True)]
         x = torch.cat(features, 1) if self.join == "cat" else sum(features[1:], features[0])
@@ -84,12 +87,18 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Case:
-    """A network with inputs, and how much of it to keep."""
+    """A network with the shapes of its inputs, and how much of it to keep."""
 
     network: Network
-    inputs: tuple[Tensor, ...]
+    shapes: tuple[tuple[int, ...], ...]
     ratio: float
     seed: int
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Noise in double precision."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return tuple(torch.randn(s, generator=generator, dtype=torch.float64) for s in self.shapes)
 
 
 @st.composite
@@ -104,11 +113,8 @@ def cases(draw: Draw) -> Case:
         network = _network(draw, n, batch, space)
     network.double().eval()
     jitter(network, seed)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = tuple(
-        torch.randn(batch, 3, *space, generator=generator).double() for _ in network.stems
-    )
-    return Case(network, inputs, draw(st.sampled_from([0.5, 0.1, 0.9, 0.3])), seed)
+    shapes = ((batch, 3, *space),) * len(network.stems)
+    return Case(network, shapes, draw(st.sampled_from([0.5, 0.1, 0.9, 0.3])), seed)
 
 
 def _network(draw: Draw, n: int, batch: int, space: tuple[int, ...]) -> Network:
@@ -174,9 +180,7 @@ def _block(draw: Draw, n: int, c: int, space: tuple[int, ...], depth: int) -> b.
     if c % 2 == 0:
         simple.append(lambda: b.Shuffle(c, pick(*_divisors(c)), how=pick(*b.SHUFFLES)))
     nested: list[Callable[[], b.Block]] = [
-        lambda: b.Residual(
-            n, c, [inner() for _ in range(pick(1, 2))], how=pick(*b.RESIDUALS)
-        ),
+        lambda: b.Residual(n, c, [inner() for _ in range(pick(1, 2))], how=pick(*b.RESIDUALS)),
         lambda: b.Parallel(c, [inner() for _ in range(pick(1, 2, 3))], dense=pick(True, False)),
         lambda: b.JoinAndSplit(n, inner(), inner()),
         lambda: b.OptionA(n, c, inner(), more=pick(2, 3, c), module=pick(True, False)),

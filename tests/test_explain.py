@@ -67,6 +67,23 @@ def test_a_frozen_layer_is_explained_by_the_reason(odd: ChannelGraph) -> None:
     assert "frozen: not used by forward" in odd.explain("idle")
 
 
+def test_a_parameter_that_is_frozen_by_itself_counts_for_its_layer() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(self.attention(x, x, x, need_weights=False)[0])
+
+    graph = ChannelGraph.trace(Attending().eval(), torch.randn(2, 5, 4))
+    assert "frozen: multiplied with other activations" in graph.explain("attention")
+    texts = [text.get_text() for text in draw(graph).axes[0].texts]
+    assert any(text.startswith("multiplied with other activations") for text in texts)
+
+
 def test_a_layer_that_nothing_removable_reaches_says_so(odd: ChannelGraph) -> None:
     assert "no removable channel reaches it" in odd.explain("fixed")
 

@@ -162,3 +162,29 @@ def test_an_evaluator_keeps_results_and_no_models(no_collector: None) -> None:
     evaluate(100)
     assert evaluator.evaluations > 50
     assert live_modules() == before
+
+
+def test_memory_does_not_grow_over_cached_and_fresh_evaluations(no_collector: None) -> None:
+    evaluator = small_evaluator(cache_size=64)
+    rng = np.random.default_rng(0)
+    seen = [evaluator.graph.random_keep(0.5, rng) for _ in range(32)]
+
+    def evaluate(fresh: int, cached: int) -> None:
+        for _ in range(fresh):
+            evaluator.evaluate(evaluator.graph.random_keep(0.5, rng))
+        evaluator.evaluate_many(seen)
+        for number in range(cached):
+            evaluator.evaluate(seen[number % len(seen)])
+
+    evaluate(100, 100)  # pools and the cache fill up
+    tracemalloc.start()
+    try:
+        evaluate(20, 100)
+        objects, peak = tracemalloc.get_traced_memory()[0], _peak_mib()
+        evaluate(500, 10_000)
+        grown = tracemalloc.get_traced_memory()[0] - objects
+        swollen = _peak_mib() - peak
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000, f"{grown:,} bytes of Python objects"
+    assert swollen < 40, f"{swollen:.1f} MiB of memory"

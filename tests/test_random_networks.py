@@ -6,21 +6,19 @@ other ones with every `PRUNING_ENV_SEED`.
 
 from __future__ import annotations
 
-import copy
 import os
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, seed, settings
-from torch.utils.flop_counter import FlopCounterMode
 
 from pruning_env.channels import ChannelGraph
-from tests.networks import leaves, worst
+from tests.networks import check_pruning
 from tests.random_networks import Case, cases
 
 ASKED = os.environ.get("PRUNING_ENV_NETWORKS")
-COMMON = {
+COMMON: dict[str, Any] = {
     "deadline": None,
     "database": None,
     "print_blob": True,
@@ -29,29 +27,9 @@ COMMON = {
 
 
 def check(case: Case) -> ChannelGraph:
-    """All that must hold of any network."""
-    network, inputs = case.network, case.inputs
-    before = copy.deepcopy(network.state_dict())
-    graph = ChannelGraph.trace(network, inputs)
-    for reason in graph.frozen.values():
-        assert reason and "no rule for" not in reason and "failed" not in reason, reason
+    graph = ChannelGraph.trace(case.network, case.inputs)
     keep = graph.random_keep(case.ratio, np.random.default_rng(case.seed))
-    pruned, masked = graph.prune(network, keep), graph.mask(network, keep)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        given_outputs = pruned(*inputs)
-    with torch.no_grad():
-        error = worst(given_outputs, masked(*inputs))
-        assert error <= 1e-10, f"pruned and masked differ by {error:.1e}"
-        same = graph.prune(network, graph.full())(*inputs)
-        assert all(map(torch.equal, leaves(same), leaves(network(*inputs))))
-    assert graph.params(keep) == sum(p.numel() for p in pruned.parameters())
-    # An einsum over a single channel left is a plain product, which the counter does not see.
-    if not any(getattr(m, "how", "") == "einsum" for m in network.modules()):
-        assert graph.macs(keep) * 2 * len(inputs[0]) == counter.get_total_flops()
-    outputs = pruned.train()(*(torch.cat([x, x, x]) for x in inputs))
-    sum(leaf.square().mean() for leaf in leaves(outputs)).backward()  # type: ignore[union-attr]
-    after = network.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    check_pruning(graph, case.network, case.inputs, keep)
     return graph
 
 

@@ -1,4 +1,4 @@
-"""Which nodes of an exported graph belong to which module, and where each call of it begins and ends.
+"""Which nodes of an exported graph belong to which module, and where each call begins and ends.
 
 `torch.export` leaves with every node the stack of modules that were running. This module reads that
 stack; it knows nothing of labels.
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.fx import Node
 
-_SLICE = re.compile(r"\.?slice\([^)]*\)")  # `self.features[1:]` is called as "features.slice(1, ...)"
+# `self.features[1:]` is called as "features.slice(1, ...)".
+_SLICE = re.compile(r"\.?slice\([^)]*\)")
 
 
 @dataclass

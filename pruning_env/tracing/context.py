@@ -192,10 +192,10 @@ class Context:
             return fixed((labels.shape[dim],))
         return along(labels, dim)
 
-    def misplace(self, node: Node, labels: Tensor) -> None:
-        """Freeze labels that vary along a dimension where `node` has no use for channels."""
+    def misplace(self, node: Node, labels: Tensor, reason: str | None = None) -> None:
+        """Freeze labels that vary along a dimension where `node` does not expect channels."""
         self.trace.misplaced.append(torch.unique(compact(labels)))
-        self.freeze(labels, f"channels are not where {self.where(node)} expects them")
+        self.freeze(labels, reason or f"channels are not where {self.where(node)} expects them")
 
     def own(self, node: Node, value: Any, dim: int, labels: Tensor, role: str) -> None:
         """Let 1-D `labels` own dimension `dim` of a parameter; computed tensors are merged."""
@@ -239,7 +239,9 @@ class Context:
         rich = [i for i in rich if common <= ways[i]]
         if any(ways[i] != common for i in rich):
             # A parameter with a value per channel and place meets channels: its places are tied.
-            full = [self.settle(node, t, min(common)) if i in rich else t for i, t in enumerate(full)]
+            full = [
+                self.settle(node, t, min(common)) if i in rich else t for i, t in enumerate(full)
+            ]
             common = {min(common)}
         result = full[rich[0]]
         index = tuple(slice(None) if d in common else 0 for d in range(len(shape)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from pruning_env.tracing.context import Adapter as Labelled
 from pruning_env.tracing.context import Trace
@@ -105,9 +105,13 @@ class Grouping:
         producers = {key: roots for key, (role, roots) in layout.items() if role == "out"}
         seen = np.concatenate([np.zeros(0, np.int64), *producers.values()])
         made, first = np.unique(seen, return_index=True)
+        produced = np.zeros(int(self._component.max()) + 1, bool)
+        produced[made] = True
         for _, roots in layout.values():
-            self._hold(np.setdiff1d(roots, made), "no layer produces it")
-        free = ~np.isin(made, list(self._reasons))
+            self._hold(roots[~produced[roots]], "no layer produces it")
+        free = produced
+        free[list(self._reasons)] = False
+        free = free[made]
         made, first = made[free], first[free]
 
         signature = self._signatures(layout)[made]
@@ -146,17 +150,28 @@ class Grouping:
             for labels, rows in trace.products
         ]
 
-    def blame(self, groups: Iterable[int]) -> dict[int, str]:
-        """A label of every channel of `groups`, and what may hold its number in code."""
-        held = {}
-        for group in (self.groups[g] for g in groups):
+    def blame(self, faults: Mapping[int, str]) -> dict[int, str]:
+        """A label of every channel of the groups at fault, and what may hold its number in code.
+
+        Args:
+            faults: How each group fails when it is pruned on trial.
+        """
+        held: dict[int, str] = {}
+        for index, fault in faults.items():
+            group = self.groups[index]
             here = slice(group.start, group.start + group.size)
-            numbered = self._touching(self._trace.numbered, group)
-            reason = "its code depends on the number of channels"
-            if numbered:
-                reason += f" ({', '.join(numbered[:3])})"
+            operators = self._numbering(group)
+            among = f", maybe at {', '.join(operators[:3])}" if operators else ""
+            reason = f"its code depends on the number of channels{among} ({fault})"
             held |= dict.fromkeys(self._channel_labels[here].tolist(), reason)
         return held
+
+    def numbered(self) -> Indices:
+        """Groups whose numbers of channels were given to operators, and may be written in code."""
+        labels = [labels.numpy() for _, labels in self._trace.numbered]
+        channels = self._channel[self._component[np.concatenate([np.zeros(0, np.int64), *labels])]]
+        ends = np.array([g.start + g.size for g in self.groups], np.int64)
+        return np.unique(np.searchsorted(ends, channels[channels >= 0], side="right"))
 
     def splits(self, groups: Iterable[int]) -> list[str]:
         """Keys of the views that split channels and may have been read the wrong way round.
@@ -176,9 +191,10 @@ class Grouping:
             if np.isin(self._component[labels.numpy()], roots).any()
         ]
 
-    def _touching(self, records: Iterable[tuple[str, Tensor]], group: ChannelGroup) -> list[str]:
-        names = {}
-        for name, labels in records:
+    def _numbering(self, group: ChannelGroup) -> list[str]:
+        """Operators that were given the number of channels of `group`."""
+        names: dict[str, None] = {}
+        for name, labels in self._trace.numbered:
             channels = self._channel[self._component[labels.numpy()]]
             if ((channels >= group.start) & (channels < group.start + group.size)).any():
                 names[name] = None
@@ -201,6 +217,8 @@ class Grouping:
         for name, labels in trace.elementwise.items():
             grid = component[labels.numpy()]
             dims = [d for d in range(grid.ndim) if (grid != grid.take([0], d)).any()]
+            if not dims:  # all of it hangs together
+                dims = [d for d in range(grid.ndim) if grid.shape[d] > 1][:1]
             owners = [roots for (tensor, _), (_, roots) in layout.items() if tensor == name]
             if len(dims) == 1 and not owners:
                 line = np.moveaxis(grid, dims[0], 0).reshape(grid.shape[dims[0]], -1)[:, 0]

@@ -22,7 +22,7 @@ from torch.fx.node import map_arg
 
 from pruning_env.tracing.calls import CONSTANT, Call, Calls
 from pruning_env.tracing.context import Adapter, Context, Param, Trace, fixed_like, flatten
-from pruning_env.tracing.labels import along, varying
+from pruning_env.tracing.labels import along, compact, varying
 from pruning_env.tracing.rules import apply_rule
 
 
@@ -92,14 +92,15 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...], *, training: bool) -> 
 
 @contextmanager
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Train or eval mode for a while; every module gets its own flag back."""
-    before = [(module, module.training) for module in model.modules()]
+    """Train or eval mode for a while; every module gets its own attributes back."""
+    before = [(module, dict(module.__dict__)) for module in model.modules()]
     model.train(training)
     try:
         yield
     finally:
-        for module, flag in before:
-            module.training = flag
+        for module, attributes in before:  # forward may have set some, to tensors without values
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
 
 
 def _aliases(model: nn.Module) -> dict[str, str]:
@@ -157,9 +158,10 @@ def _interpret(
                 context.give_up(end, values[end], f"{path} works at one width only")
     for path, labels, reason in context.statistics:
         known = trace.statistics.get(path)
-        suits = _suits_any_width(context, path)
+        suits = _suits_any_width(context, path, labels)
         if not suits or not _adapt(context, trace.statistics, path, calls.of(path)):
             trace.space.freeze(labels, reason)
+            trace.misplaced.append(labels)
             if known is not None:
                 trace.space.freeze(known.entry, reason)
 
@@ -218,15 +220,20 @@ def _adapt(context: Context, adapters: dict[str, Adapter], path: str, calls: lis
     return bool(calls)
 
 
-def _suits_any_width(context: Context, path: str) -> bool:
-    """Whether the module at `path` is small: a norm or a gate, which has one weight at the most.
+def _suits_any_width(context: Context, path: str, labels: Tensor) -> bool:
+    """Whether the module at `path` is a norm or a gate of the channels `labels` that it is given.
 
-    The masked twin of a model runs such modules at the pruned width, so they must not hide layers.
+    The masked twin of a model runs such modules at the pruned width, so they must not hide layers:
+    they have one weight at the most, and make no channels of their own that they mix.
     """
     if not path:
         return False
-    module = context.model.get_submodule(path)
-    return sum(sum(n > 1 for n in p.shape) > 1 for p in module.parameters()) <= 1
+    parameters = context.model.get_submodule(path).parameters()
+    given = [context.values[n] for call in context.calls.of(path) for n in call.entries]
+    known = torch.cat([compact(v).flatten() for v in given if isinstance(v, Tensor)])
+    return sum(sum(n > 1 for n in p.shape) > 1 for p in parameters) <= 1 and bool(
+        torch.isin(labels, known).all()
+    )
 
 
 def _islands(model: nn.Module, calls: Calls) -> dict[str, Call]:

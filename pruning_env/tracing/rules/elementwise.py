@@ -75,7 +75,8 @@ def _across(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     bound = arguments(node, [x, *args], kwargs)
     labels, dim = context.labels(x), bound.get("dim", -1)
     if dim % max(labels.dim(), 1) in varying(labels):
-        return context.give_up(node, labels, f"channels compete in {context.where(node)}")
+        context.misplace(node, labels, f"channels compete in {context.where(node)}")
+        return fixed_like(node.meta["val"])
     value = node.meta["val"]
     if context.shape(node) != tuple(labels.shape):  # the first k places
         labels = labels.narrow(dim, 0, 1).expand(context.shape(node))

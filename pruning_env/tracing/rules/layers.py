@@ -126,14 +126,16 @@ def _contract(
 ) -> Tensor:
     """`x`, along `dim`, times a matrix, along its dimension `row`."""
     shape, labels = context.shape(node), context.labels(x)
-    context.multiply(weight, math.prod(shape) // weight.shape[1 - row])
+    rows = math.prod(shape) // weight.shape[1 - row]
     out = context.fresh(weight.shape[1 - row])
     context.own(node, weight, 1 - row, out, "out")
     if bias is not None:
         context.own(node, bias, len(bias.shape) - 1, out, "out")
     if len(varying(labels)) == 1 and dim % labels.dim() not in varying(labels):
         context.freeze(out, f"{context.where(node)} mixes places, not channels")
-        return labels.narrow(dim, 0, 1).expand(shape)
+        mixed = labels.narrow(dim, 0, 1).expand(shape)
+        return _product_of(context, mixed, rows * math.prod(weight.shape))
+    context.multiply(weight, rows)
     context.own(node, weight, row, context.channels_of(node, x, dim), "in")
     return spread(out, shape, dim)
 
@@ -202,8 +204,8 @@ def _attention(
 def _einsum(
     context: Context, node: Node, equation: str, tensors: Sequence[Any], *_: Any, **__: Any
 ) -> Any:
-    terms, _, result = equation.replace(" ", "").partition("->")
-    letters = terms.split(",")
+    inputs, _arrow, result = equation.replace(" ", "").partition("->")
+    letters = inputs.split(",")
     plain = result and "." not in equation and all(len(set(t)) == len(t) for t in letters)
     sizes = {
         c: n
@@ -241,9 +243,13 @@ def _weighted(
     """An einsum of a weight and activations: letters of `x`, of `weight`, and of the result."""
     at, held, result = letters
     shape = context.shape(node)
-    if any(c in at and c not in result for c in held):  # otherwise it is a mere product
-        context.multiply(weight, math.prod(sizes.values()) // math.prod(weight.shape))
     channels = context.channels_of(node, x, at.index(channel))
+    if any(c in at and c not in result for c in held):  # otherwise it is a mere product
+        rows = math.prod(sizes.values()) // math.prod(weight.shape)
+        if channel in held:
+            context.multiply(weight, rows)
+        else:
+            context.trace.products.append((channels, math.prod(sizes.values()) // len(channels)))
     if channel in held:
         role = "channelwise" if channel in result else "in"
         context.own(node, weight, held.index(channel), channels, role)
@@ -310,21 +316,30 @@ def _layer_norm(
     *_: Any,
 ) -> Tensor:
     labels = context.labels(x)
-    crossed = [d for d in varying(labels) if d >= labels.dim() - len(shape)]
-    if not crossed:
+    dims = [d for d in varying(labels) if d >= labels.dim() - len(shape)]
+    if not dims:
         return labels
-    if len(shape) > 1:
-        context.freeze(labels, f"{context.where(node)} normalises over several dimensions")
-        return labels
-    channels = context.channels_of(node, labels, -1)
+    channels = context.channels_of(node, labels, dims[0])
     module = context.model.get_submodule(context.calls.module_of(node))
     if not hasattr(module, "normalized_shape"):
         context.number(node, channels)
+    if len(shape) > 1 and weight is None:
+        context.freeze(channels, f"{context.where(node)} normalises over several dimensions")
     context.take_statistics(node, channels, f"channels are mixed by {context.where(node)}")
     for tensor in (weight, bias):
         if isinstance(tensor, (Param, Tensor)):  # rms_norm has a number here
-            context.own(node, tensor, 0, channels, "channelwise")
+            context.own(node, tensor, dims[0] - labels.dim(), channels, "channelwise")
     return labels
+
+
+@rule("embedding")
+def _embedding(context: Context, node: Node, weight: Any, indices: Any, *_: Any) -> Any:
+    if not isinstance(weight, Param):
+        return _computed(context, node, weight, indices)
+    out = context.fresh(weight.shape[1])
+    context.own(node, weight, 1, out, "out")
+    context.freeze(context.labels(indices), f"picks rows by number in {context.where(node)}")
+    return spread(out, context.shape(node), -1)
 
 
 @rule("prelu", "_prelu_kernel")

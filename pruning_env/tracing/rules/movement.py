@@ -201,7 +201,7 @@ def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int
         rows = context.channels_of(node, labels, dim).view(-1, sizes[0])
         context.merge(node, rows[:1], rows)
     else:
-        context.freeze(labels, f"{context.where(node)} picks channels by number")
+        context.misplace(node, labels, f"{context.where(node)} picks channels by number")
 
 
 @rule("index_select", "gather", "take_along_dim")
@@ -228,7 +228,9 @@ def _index(context: Context, node: Node, x: Any, indices: Sequence[Any]) -> Any:
     picks = [context.labels(i) for i in indices if i is not None]
     indexed = [d for d, i in enumerate(indices) if i is not None]
     if isinstance(x, Param) or set(indexed) & set(varying(labels)) or any(map(varying, picks)):
-        return context.give_up(node, [x, indices], f"{context.where(node)} picks channels by number")
+        return context.give_up(
+            node, [x, indices], f"{context.where(node)} picks channels by number"
+        )
     for d in indexed:
         labels = labels.narrow(d, 0, 1)
     zero = [None if i is None else torch.zeros_like(context.labels(i)) for i in indices]

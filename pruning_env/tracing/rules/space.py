@@ -67,7 +67,8 @@ def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     for d in dims & set(varying(labels)):
         reason = f"channels are reduced by {context.where(node)}"
         if len(varying(labels)) > 1 or operator_name(node) not in STATISTICS:
-            return context.give_up(node, x, reason)
+            context.misplace(node, labels, reason)
+            return fixed_like(node.meta["val"])
         context.take_statistics(node, along(labels, d), reason)
         labels = fixed(tuple(labels.shape))
     index = tuple(0 if d in dims else slice(None) for d in range(labels.dim()))
@@ -75,6 +76,11 @@ def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     result = labels[keep if bound.get("keepdim") else index]
     value = node.meta["val"]
     return [result] * len(value) if isinstance(value, (tuple, list)) else result
+
+
+@rule("affine_grid_generator")
+def _steer(context: Context, node: Node, theta: Any, *_: Any) -> Any:
+    return context.give_up(node, theta, f"steers {context.where(node)}")
 
 
 @rule("pad", "constant_pad_nd")
