@@ -98,7 +98,7 @@ class _Trial:
             double = self._dense().double()
             widened = tuple(x.double() if x.is_floating_point() else x for x in inputs)
             if not isinstance(_outputs(double, widened), str):
-                self._model, self._inputs, self._tolerance = double, widened, 1e-5
+                self._model, self._inputs, self._tolerance = double, widened, 1e-4
         self._is_random: bool | None = None
         self._training: tuple[Tensor, ...] | None = None
         if graph.train_only:

@@ -8,6 +8,7 @@ sizes taken from shapes, with -1, in place and not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ POOL = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3
 LINEAR_MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def conv(n: int, into: int, out: int, kernel: int = 1, **options) -> nn.Module:
+def conv(n: int, into: int, out: int, kernel: int = 1, **options: Any) -> nn.Module:
     """A convolution that keeps the size of space."""
     return CONV[n](into, out, kernel, padding=kernel // 2, **options)
 
@@ -318,7 +319,7 @@ class Halves(Block):
 
     def __init__(self, n: int, channels: int, body: Block, *, how: str) -> None:
         super().__init__(channels)
-        self.how, self.half = how, channels // 2
+        self.how, self.width = how, channels // 2
         self.body = Chain(body, conv(n, body.out, channels // 2), out=channels // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -332,10 +333,10 @@ class Halves(Block):
         elif self.how == "unbind":
             a, b = x.view(x.shape[0], 2, x.shape[1] // 2, *x.shape[2:]).unbind(1)
         elif self.how == "literal":
-            a, b = x.split((self.half, self.half), 1)
+            a, b = x.split((self.width, self.width), 1)
         else:  # parts of different size
-            a, b = x[:, : self.half - 1], x[:, self.half - 1 :]
-            return torch.cat([a, b * self.body(x[:, : self.half]).mean()], 1)
+            a, b = x[:, : self.width - 1], x[:, self.width - 1 :]
+            return torch.cat([a, b * self.body(x[:, : self.width]).mean()], 1)
         return torch.cat([self.body(b), a], 1)
 
 
@@ -420,7 +421,8 @@ class SqueezeExcite(Block):
         super().__init__(channels)
         self.how = how
         if how == "linear":
-            self.down, self.up = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+            self.down: nn.Module = nn.Linear(channels, hidden)
+            self.up: nn.Module = nn.Linear(hidden, channels)
         else:
             self.down, self.up = conv(n, channels, hidden), conv(n, hidden, channels)
         self.pool = POOL[n](1)

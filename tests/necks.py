@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 from tests.blocks import Block, ConvUnit, Residual, conv
 
 
-def unit(channels: int, out: int, kernel: int = 1, **options) -> ConvUnit:
+def unit(channels: int, out: int, kernel: int = 1, **options: Any) -> ConvUnit:
     return ConvUnit(2, channels, out, kernel=kernel, activation="silu", **options)
 
 
@@ -173,7 +174,7 @@ class SplitAttention(Block):
         x = self.conv(x)
         batch, rchannel = x.shape[:2]
         splits = torch.split(x, rchannel // 2, dim=1)
-        gap = functional.adaptive_avg_pool2d(sum(splits), 1)
+        gap = functional.adaptive_avg_pool2d(splits[0] + splits[1], 1)
         atten = self.fc2(functional.relu(self.fc1(gap)))
         atten = atten.view(batch, 1, 2, -1).transpose(1, 2).softmax(1).reshape(batch, -1, 1, 1)
         weights = torch.split(atten, rchannel // 2, dim=1)
@@ -343,7 +344,7 @@ def expectations(expected: Callable[..., Any]) -> dict[str, Any]:
         "ConvNeXt block": expected(lambda: ConvNeXtBlock(8), {"stem": 8, "up": 12}),
         **{
             f"attention: {how}": expected(
-                lambda how=how: Attention(8, how=how),
+                partial(Attention, 8, how=how),
                 {"up": 10},
                 {"stem": stream, "qkv": product, "proj": stream, "down": stream},
             )

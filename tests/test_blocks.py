@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ class Expected:
     n: int = 2
 
 
-def unit(channels: int, out: int, **options) -> b.ConvUnit:
+def unit(channels: int, out: int, **options: Any) -> b.ConvUnit:
     return b.ConvUnit(2, channels, out, **options)
 
 
@@ -64,14 +66,14 @@ ATTENTION = "multiplied with other activations"
 BLOCKS: dict[str, Expected] = {
     **{
         f"norm: {norm}": Expected(
-            lambda norm=norm: unit(8, 8, norm=norm),
+            partial(unit, 8, 8, norm=norm),
             {"stem": 8, "conv": 4 if norm == "group of two" else 8},
         )
         for norm in b.NORMS
     },
     **{
         f"activation: {name}": Expected(
-            lambda name=name: unit(8, 6, activation=name), {"stem": 8, "conv": 6}
+            partial(unit, 8, 6, activation=name), {"stem": 8, "conv": 6}
         )
         for name in b.ACTIVATIONS
     },
@@ -100,9 +102,7 @@ BLOCKS: dict[str, Expected] = {
         lambda: b.FunctionalDepthwise(2, 8), {"stem": 8}
     ),
     **{
-        f"contraction: {how}": Expected(
-            lambda how=how: b.Contraction(8, 6, how=how), {"stem": 8, "": 6}
-        )
+        f"contraction: {how}": Expected(partial(b.Contraction, 8, 6, how=how), {"stem": 8, "": 6})
         for how in ("einsum", "matmul", "matmul from the right", "linear")
     },
     "unfold and linear": Expected(lambda: b.UnfoldedConv(8, 6), {"stem": 8, "mix": 6}),
@@ -123,7 +123,7 @@ BLOCKS: dict[str, Expected] = {
         {"stem": 8, "branches.0.conv": 6, "branches.1.conv": 4},
     ),
     **{
-        f"halves: {how}": Expected(lambda how=how: b.Halves(2, 8, unit(4, 6), how=how), HALF)
+        f"halves: {how}": Expected(partial(b.Halves, 2, 8, unit(4, 6), how=how), HALF)
         for how in ("chunk", "split", "slice", "unbind")
     },
     "halves: literal": Expected(
@@ -141,21 +141,19 @@ BLOCKS: dict[str, Expected] = {
         {"stem": 8, "first.conv": 6, "second.body.0.conv": 4},
     ),
     **{
-        f"shuffle: {how}": Expected(lambda how=how: b.Shuffle(8, 2, how=how), {"stem": 4})
+        f"shuffle: {how}": Expected(partial(b.Shuffle, 8, 2, how=how), {"stem": 4})
         for how in b.SHUFFLES
     },
     **{
-        f"shuffle of four: {how}": Expected(lambda how=how: b.Shuffle(8, 4, how=how), {"stem": 2})
+        f"shuffle of four: {how}": Expected(partial(b.Shuffle, 8, 4, how=how), {"stem": 2})
         for how in b.SHUFFLES
     },
     **{
-        f"maxout: {how}": Expected(
-            lambda how=how: b.Maxout(2, 8, 3, 4, how=how), {"stem": 8, "conv": 3}
-        )
+        f"maxout: {how}": Expected(partial(b.Maxout, 2, 8, 3, 4, how=how), {"stem": 8, "conv": 3})
         for how in ("inner", "outer", "minus one")
     },
     **{
-        f"repeated: {how}": Expected(lambda how=how: b.Repeated(8, how=how), {"stem": 8})
+        f"repeated: {how}": Expected(partial(b.Repeated, 8, how=how), {"stem": 8})
         for how in ("repeat", "interleave", "flip")
     },
     "squeeze and excite: linear": Expected(
@@ -177,7 +175,7 @@ BLOCKS: dict[str, Expected] = {
     ),
     **{
         f"U-Net step: {how}": Expected(
-            lambda how=how: b.Scales(2, 8, unit(8, 6), how=how),
+            partial(b.Scales, 2, 8, unit(8, 6), how=how),
             {"stem": 8, "body.conv": 6, **({"up": 6} if how == "transposed" else {})},
         )
         for how in ("transposed", "upsample", "interpolate")
@@ -196,12 +194,12 @@ BLOCKS: dict[str, Expected] = {
     "focus": Expected(lambda: b.Focus(8, 6), {"stem": 8, "conv": 6}),
     **{
         f"padded space: {mode}": Expected(
-            lambda mode=mode: b.Padded(2, 8, 6, mode=mode), {"stem": 8, "conv": 6}
+            partial(b.Padded, 2, 8, 6, mode=mode), {"stem": 8, "conv": 6}
         )
         for mode in ("constant", "reflect", "replicate")
     },
     **{
-        f"moved places: {how}": Expected(lambda how=how: b.Moved(8, how=how), {"stem": 8})
+        f"moved places: {how}": Expected(partial(b.Moved, 8, how=how), {"stem": 8})
         for how in b.MOVES
     },
     "option A as a module": Expected(
