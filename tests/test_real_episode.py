@@ -21,12 +21,13 @@ def test_resnet56_is_pruned_to_half_its_parameters_and_reported_on_the_test_imag
     )
     u: Any = env.unwrapped
     _, info = env.reset(seed=0)
-    done, rewards = False, []
+    done = False
+    rewards: list[float] = []
     while not done:
         before = u.state().counts
         _, reward, done, _, info = env.step(np.zeros(env.action_space.shape, np.float32))
         assert info["removed"] == info["requested"] == (before - u.state().counts).sum()
-        rewards.append(reward)
+        rewards.append(float(reward))
     assert info["is_success"] and info["params"] <= 0.5
     change = 100 * (info["accuracy"] - u.evaluator.dense.accuracy)
     assert sum(rewards) == pytest.approx(change, abs=1e-9)
