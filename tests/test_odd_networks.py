@@ -325,3 +325,21 @@ def test_matrix_products_without_a_weight_count_the_channels_that_are_left() -> 
         return net.c(net.b(net.a(x) @ mixing))
 
     assert traced(Three(forward))[1] == {"a": 8, "b": 8}
+
+
+def test_channels_written_into_a_tensor_of_which_there_is_a_view_already_stay() -> None:
+    class Viewed(Three):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mask = nn.Parameter(torch.rand(8, 8))
+
+        def forward(self, x: Tensor) -> object:
+            x = self.a(x)
+            mask = self.mask.expand(x.shape).clone()
+            first = mask[:, :4]
+            mask.mul_(x)
+            return self.c(self.b(mask)) + first
+
+    graph, groups = traced(Viewed())
+    assert groups == {"b": 8}
+    assert graph.frozen["a"] == "written into another tensor by mul_ in the model"

@@ -43,7 +43,8 @@ def _same(context: Context, node: Node, x: Any, *_: Any, **__: Any) -> Any:
     *"""
     add sub rsub mul div divide multiply subtract true_divide floor_divide remainder fmod pow
     float_power maximum minimum fmax fmin eq ne lt le gt ge logical_and logical_or logical_xor
-    bitwise_and bitwise_or bitwise_xor __and__ __or__ where masked_fill addcmul addcdiv lerp atan2
+    bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ where masked_fill addcmul addcdiv
+    lerp atan2
     copy hypot xlogy copysign heaviside
     """.split()
 )

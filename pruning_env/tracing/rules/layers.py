@@ -151,8 +151,8 @@ def _matmul(context: Context, node: Node, a: Any, b: Any) -> Any:
 
 @rule("addmm")
 def _addmm(context: Context, node: Node, bias: Any, a: Any, b: Any, **_: Any) -> Any:
-    if isinstance(b, Param) and isinstance(bias, Param):
-        return _contract(context, node, a, -1, b, 0, bias)
+    if isinstance(b, Param):
+        return context.join(node, [_contract(context, node, a, -1, b, 0), context.labels(bias)])
     return _product(context, node, a, b, bias)
 
 

@@ -14,7 +14,9 @@ from pruning_env.tracing.labels import along, compact, restride, varying
 from pruning_env.tracing.rules.registry import arguments, rule
 
 
-@rule("transpose", "permute", "t", "numpy_T", "swapaxes", "swapdims", "movedim", "adjoint", "mT")
+@rule(
+    "transpose", "permute", "t", "numpy_T", "swapaxes", "swapdims", "movedim", "adjoint", "mT", "mH"
+)
 def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Param):
         return _moved(context, node, x, args, kwargs)
@@ -204,7 +206,12 @@ def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int
         context.misplace(node, labels, f"{context.where(node)} picks channels by number")
 
 
-@rule("index_select", "gather", "take_along_dim")
+@rule("take_along_dim")
+def _take_along_dim(context: Context, node: Node, x: Any, index: Any, dim: int) -> Any:
+    return _gather(context, node, x, dim, index)
+
+
+@rule("index_select", "gather")
 def _gather(context: Context, node: Node, x: Any, dim: int, index: Any, *_: Any, **__: Any) -> Any:
     """Places are picked; channels are not, or they have to stay."""
     labels, picks = context.labels(x), context.labels(index)
