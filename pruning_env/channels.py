@@ -119,11 +119,14 @@ class ChannelGraph:
         best = tried(best)
         # Where a view splits channels, either factor may be a number in the code: all views that
         # could be to blame are read the other way round, together and one by one.
-        suspects = best.grouping.splits(best.failing)
+        failing = best.grouping.splits(best.failing)
+        suspects = list(dict.fromkeys(failing + best.grouping.misread()))
         for flips in [suspects, *([key] for key in suspects[:_MAX_FLIPS] if len(suspects) > 1)]:
-            if best.grouping.splits(best.failing):
-                other = tried(read(best.flips.symmetric_difference(flips)))
-                best = max(best, other, key=lambda r: (r.passing, -len(r.failing)))
+            if flips and (best.failing or best.grouping.misread()):
+                other = read(best.flips.symmetric_difference(flips))
+                frees = other.graph.num_channels > best.graph.num_channels
+                if frees or not set(failing).isdisjoint(flips):  # a trial costs more than a reading
+                    best = max(best, tried(other), key=lambda r: (r.passing, -len(r.failing)))
         if best.failing:
             best = read(best.flips, best.grouping.blame(best.failing))
         return best.graph

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +30,8 @@ from benchmarks.zoo.timing import interleaved
 from benchmarks.zoo.worker import difference, trains_a_step
 from pruning_env.channels import ChannelGraph
 from tests.small import SmallNet
+
+ROOT = Path(__file__).parent.parent
 
 TIMING = Timing(2.0, 1.0, 5)
 GOOD = Measurement(
@@ -176,10 +184,54 @@ def test_a_run_measures_a_network_in_its_process_and_resumes(tmp_path: Path) -> 
     assert again == (row,), "a good row is not measured again"
 
 
+def test_a_peer_is_measured_beside_a_row_that_has_none(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    settings = ZooSettings(models=("lenet5",), out=tmp_path / "zoo.jsonl", repetitions=1)
+    write_rows(settings.out, [dataclasses.replace(ROW, peer=None)])
+    (row,) = run_zoo(dataclasses.replace(settings, peers=True, resume=True), "command", quiet())
+    assert row.peer is not None and row.peer.failure == ""
+    assert row.peer.prune is not None and row.peer.prune.cpu_ms > 0
+
+
 def test_a_network_that_takes_too_much_is_stopped_and_said_so(tmp_path: Path) -> None:
     settings = ZooSettings(models=("lenet5",), out=tmp_path / "zoo.jsonl", seconds=0.0)
     (row,) = run_zoo(settings, "command", quiet())
     assert row.skipped == "stopped: more than 0 s" and row.failures() == ()
+
+
+@pytest.mark.slow
+def test_a_worker_does_not_outlive_the_run_that_watches_it(tmp_path: Path) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("children are found through /proc")
+    command = ["zoo", "--models", "regnet_y_16gf", "--out", str(tmp_path / "zoo.jsonl")]
+    run = subprocess.Popen([sys.executable, "-m", "benchmarks", *command], cwd=ROOT)
+    try:
+        server = _wait_for(lambda: next(iter(_children(run.pid, "forkserver")), None))
+        worker = _wait_for(lambda: next(iter(_children(server)), None))
+    finally:
+        run.kill()
+        run.wait()
+    _wait_for(lambda: not Path(f"/proc/{worker}").exists(), 10.0)  # it would take a minute
+
+
+def _children(process: int, named: str = "") -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may be gone by now
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process and named in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+    return found
+
+
+def _wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """What `condition` says once it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("nothing happened")
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

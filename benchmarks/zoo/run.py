@@ -44,7 +44,7 @@ class ZooSettings:
         families: as in the catalogue.
         peers: measure Torch-Pruning, too.
         out: file of rows; the table goes beside it. Rows of other networks stay.
-        resume: leave out what has a row without failures.
+        resume: leave out what has a row without failures (and with a peer, if peers are measured).
         seed: of weights, inputs and masks.
         threads: of torch, in each worker.
         repetitions: of each timing.
@@ -79,7 +79,7 @@ def run_zoo(settings: ZooSettings, command: str, console: Console) -> tuple[ZooR
     origin = _origin(command)
     for number, model in enumerate(chosen, start=1):
         known = rows.get(model.name)
-        if settings.resume and known and known.ours and not known.failures():
+        if settings.resume and known and _complete(known, settings):
             continue
         begin = time.monotonic()
         row = _measured(model, settings, origin)
@@ -96,6 +96,11 @@ def run_zoo(settings: ZooSettings, command: str, console: Console) -> tuple[ZooR
     ordered = [rows[name] for name in zoo_models() if name in rows]
     console.print(summary(ordered), highlight=False, soft_wrap=True)
     return tuple(ordered)
+
+
+def _complete(row: ZooRow, settings: ZooSettings) -> bool:
+    wanted = row.peer is not None or not settings.peers
+    return row.ours is not None and not row.failures() and wanted
 
 
 def _chosen(settings: ZooSettings) -> list[ZooModel]:

@@ -6,7 +6,9 @@ takes the process down takes nothing else with it.
 
 from __future__ import annotations
 
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -63,6 +65,7 @@ class Job:
 
 def work(job: Job) -> None:
     """Measure one network; to be called in a process of its own."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     with job.log.open("wb") as stream:
         for printed in (1, 2):
             os.dup2(stream.fileno(), printed)
@@ -81,6 +84,14 @@ def work(job: Job) -> None:
     if job.peers:
         result = measure_peer(entry, model, graph, job.seed, job.repetitions)
         atomic_write(job.folder / PEER, to_json(result))
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that watches it is gone: nobody would stop it then."""
+    watcher = multiprocessing.parent_process()
+    assert watcher is not None
+    multiprocessing.connection.wait([watcher.sentinel])
+    os._exit(1)
 
 
 def jitter(model: nn.Module, seed: int) -> None:

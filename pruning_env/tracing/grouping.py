@@ -174,21 +174,25 @@ class Grouping:
         return np.unique(np.searchsorted(ends, channels[channels >= 0], side="right"))
 
     def splits(self, groups: Iterable[int]) -> list[str]:
-        """Keys of the views that split channels and may have been read the wrong way round.
-
-        These are the ones that touch channels of `groups`, or channels that were not found where
-        operators expect them.
-        """
+        """Keys of the views that split channels of `groups`."""
         starts = [(self.groups[g].start, self.groups[g].size) for g in groups]
-        doubtful = [self._channel_labels[start : start + size] for start, size in starts]
-        doubtful += [labels.numpy() for labels in self._trace.misplaced]
-        if not doubtful:
-            return []
-        roots = np.setdiff1d(self._component[np.concatenate(doubtful)], self._component[FIXED])
+        return self._splitting([self._channel_labels[at : at + size] for at, size in starts])
+
+    def misread(self) -> list[str]:
+        """Keys of the views that split channels which operators then did not find in their place.
+
+        They may have been read the wrong way round.
+        """
+        return self._splitting([labels.numpy() for labels in self._trace.misplaced])
+
+    def _splitting(self, labels: list[Indices]) -> list[str]:
+        touched = np.zeros(int(self._component.max()) + 1, bool)
+        touched[self._component[np.concatenate([np.zeros(0, np.int64), *labels])]] = True
+        touched[self._component[FIXED]] = False
         return [
             key
-            for key, (_, labels) in self._trace.splits.items()
-            if np.isin(self._component[labels.numpy()], roots).any()
+            for key, (_, split) in self._trace.splits.items()
+            if touched[self._component[split.numpy()]].any()
         ]
 
     def _numbering(self, group: ChannelGroup) -> list[str]:
