@@ -4,6 +4,7 @@ They use the environments' public interface; the environments do not know them.
 """
 
 from agents.baselines import random_search, uniform
+from agents.ppo_lagrangian import PPOLagrangian
 from agents.registry import AgentEntry, Search, agent_names, get_agent, register_agent
 from agents.result import SearchResult
 from agents.rl_pruner import DistributionPolicy, RLPruner
@@ -11,6 +12,7 @@ from agents.rl_pruner import DistributionPolicy, RLPruner
 __all__ = [
     "AgentEntry",
     "DistributionPolicy",
+    "PPOLagrangian",
     "RLPruner",
     "Search",
     "SearchResult",

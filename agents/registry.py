@@ -95,7 +95,7 @@ class StopAtEvaluations(BaseCallback):
         self._before: int | None = None
 
     def _evaluations(self) -> int:
-        return int(self.training_env.get_attr("evaluator")[0].evaluations)
+        return int(self.training_env.get_attr("evaluations")[0])
 
     def _on_training_start(self) -> None:
         if self._before is None:

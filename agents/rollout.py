@@ -22,7 +22,7 @@ def approach(
 ) -> PruningState:
     """Repeat `action` (L,) from `state` up to one step before the end of the look-ahead.
 
-    The states on the way are not evaluated. The one returned carries the metrics of `state`, so
+    The states on the way are not evaluated. The one returned knows the metrics of `state`, so
     the transition that follows it costs one evaluation, and its reward is that of the whole
     stretch: for "accuracy_change", the accuracy at its end minus the accuracy at `state`.
 
@@ -37,7 +37,7 @@ def approach(
         following = dynamics.apply(ahead, action)
         if dynamics.terminal(following):
             break
-        ahead = dataclasses.replace(following, metrics=state.metrics)
+        ahead = dataclasses.replace(following, known=state.latest)
     return ahead
 
 
@@ -49,8 +49,5 @@ def finish(
 
 
 def feasible_end(transition: Transition) -> bool:
-    """Whether a transition ends its episode within every budget.
-
-    The cost is the excess over the limits, paid at the end of an episode only.
-    """
-    return transition.terminated and transition.cost == 0.0
+    """Whether a transition ends its episode within every budget."""
+    return transition.terminated and transition.feasible

@@ -6,6 +6,7 @@ channels over the groups. Knows nothing of models, accuracy or episodes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from pruning_env.arguments import check_choice, check_positive
+from pruning_env.units import Units
 
 # Quotas closer than this to each other or to a whole number count as equal: float noise must not
 # decide who gets a channel, or two machines would prune different networks.
@@ -153,13 +155,29 @@ def _fill(total: np.ndarray, p: np.ndarray, available: np.ndarray) -> np.ndarray
 
 
 class ActionKind(Protocol):
-    """What the dynamics and the environment need from an action."""
+    """What the dynamics and the environment need from an action.
+
+    Attributes:
+        free: whether an action itself says how much goes, anything from nothing to all, instead of
+            only how the environment's step size is spread.
+    """
+
+    free: bool
 
     def space(self) -> spaces.Space[np.ndarray]:
         """A fresh Gymnasium space of the raw actions."""
 
     def parse(self, action: Any) -> np.ndarray:
         """Check a raw action; return it as (L,) float64 in [-1, 1]. `ValueError` if it is bad."""
+
+    def asks(self, action: np.ndarray, usual: int, available: np.ndarray) -> int:
+        """How many channels the action wants to go in all; may be more than there are.
+
+        Args:
+            action: (L,) parsed action.
+            usual: the environment's step size.
+            available: (L,) what each group can give at most.
+        """
 
     def split(
         self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
@@ -174,17 +192,15 @@ class ActionKind(Protocol):
         """
 
 
-class DistributionAction:
-    """`action="distribution"`: logits of how the step's channels are spread over the groups.
+class BoxAction:
+    """One number in [-1, 1] per group: the space and the checks, not what the numbers mean.
 
     Args:
         sizes: (L,) number of channels of each group in the dense network.
-        logit_scale: finite and above 0; see `distribution`.
     """
 
-    def __init__(self, sizes: np.ndarray, logit_scale: float) -> None:
+    def __init__(self, sizes: np.ndarray) -> None:
         self.sizes = np.asarray(sizes, dtype=np.int64)
-        self.logit_scale = check_positive("logit_scale", logit_scale)
 
     def space(self) -> spaces.Box:
         """`Box(-1, 1, (L,), float32)`: symmetric and normalised, as stock agents expect."""
@@ -241,6 +257,26 @@ class DistributionAction:
                 raise ValueError(f"slot {slot}: {error}") from error
         return np.array(parsed).reshape(-1, self.sizes.size)
 
+
+class DistributionAction(BoxAction):
+    """`action="distribution"`: logits of how the step's channels are spread over the groups.
+
+    Args:
+        sizes: (L,) number of channels of each group in the dense network.
+        logit_scale: finite and above 0; see `distribution`.
+    """
+
+    free = False
+
+    def __init__(self, sizes: np.ndarray, logit_scale: float) -> None:
+        super().__init__(sizes)
+        self.logit_scale = check_positive("logit_scale", logit_scale)
+
+    def asks(self, action: np.ndarray, usual: int, available: np.ndarray) -> int:
+        """The environment's step size, whatever the action."""
+        del action, available
+        return usual
+
     def split(
         self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
@@ -249,8 +285,97 @@ class DistributionAction:
         return allocate(total, p, available, given)
 
 
-_ACTIONS: dict[str, Callable[[np.ndarray, float], ActionKind]] = {
-    "distribution": DistributionAction,
+class RatioAction(BoxAction):
+    """`action="ratio"`: the fraction that each group loses of what it still holds above its floor.
+
+    The fraction is `(1 + action_l) / 2`: -1 removes nothing, +1 goes down to the floor, and the
+    zero action takes half of every group. The fractions' sum is rounded to a whole number of
+    channels, ties up, and split by `allocate`. Where a constraint wants more or fewer in all, the
+    fractions are multiplied by one number (1 is the most that a group can lose; if all are 0,
+    groups lose alike).
+
+    Args:
+        sizes: (L,) number of channels of each group in the dense network.
+    """
+
+    free = True
+
+    def asks(self, action: np.ndarray, usual: int, available: np.ndarray) -> int:
+        """The fractions of `available`, summed and rounded."""
+        del usual
+        return math.floor(round(float(self._wanted(action, available).sum()), _TIE_DECIMALS) + 0.5)
+
+    def split(
+        self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        """(L,) int64 channels that each group gives now, in proportion to its fraction of them."""
+        del given  # a fraction is of what is left, so what went before does not matter
+        return allocate(total, self._wanted(action, available), available)
+
+    def _wanted(self, action: np.ndarray, available: np.ndarray) -> np.ndarray:
+        return 0.5 * (1.0 + action) * available
+
+
+class CountsAction:
+    """`action="counts"`: how many units each group is to keep above its floor.
+
+    A group that holds more loses the rest; one that holds as many or fewer loses nothing. Where a
+    constraint wants more or fewer in all, the losses are multiplied by one number, as by `ratio`.
+
+    Args:
+        sizes: (L,) number of channels of each group in the dense network.
+        round_to: channels in a unit.
+    """
+
+    free = True
+
+    def __init__(self, sizes: np.ndarray, round_to: int = 1) -> None:
+        sizes = np.asarray(sizes, dtype=np.int64)
+        self._removable = Units(sizes, round_to).left(sizes)
+
+    def space(self) -> spaces.MultiDiscrete:
+        """`MultiDiscrete`: per group 0, its floor, to all units that it can lose, dense."""
+        return spaces.MultiDiscrete(self._removable + 1)
+
+    def parse(self, action: Any) -> np.ndarray:
+        """Return `action` as (L,) float64: from -1, dense, to 1, the floor.
+
+        Raises:
+            ValueError: wrong shape, not integers, or outside the space.
+        """
+        values = np.asarray(action)
+        if (
+            values.dtype.kind not in "iu"
+            or values.shape != self._removable.shape
+            or ((values < 0) | (values > self._removable)).any()
+        ):
+            raise ValueError(
+                f"action={action!r} is not allowed; give {self._removable.size} integers from 0 to "
+                f"at most {self._removable.tolist()}"
+            )
+        return 1.0 - 2.0 * values / np.maximum(self._removable, 1)
+
+    def asks(self, action: np.ndarray, usual: int, available: np.ndarray) -> int:
+        """All that is there beyond what is to be kept."""
+        del usual
+        return int(self._wanted(action, available).sum())
+
+    def split(
+        self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        """(L,) int64 units that each group gives now, in proportion to what it is to lose."""
+        del given
+        return allocate(total, self._wanted(action, available), available)
+
+    def _wanted(self, action: np.ndarray, available: np.ndarray) -> np.ndarray:
+        kept = np.rint(0.5 * (1.0 - action) * self._removable).astype(np.int64)
+        return np.maximum(available - kept, 0)
+
+
+_ACTIONS: dict[str, Callable[[np.ndarray, float, int], ActionKind]] = {
+    "distribution": lambda sizes, logit_scale, _: DistributionAction(sizes, logit_scale),
+    "ratio": lambda sizes, _scale, _round: RatioAction(sizes),
+    "counts": lambda sizes, _, round_to: CountsAction(sizes, round_to),
 }
 
 
@@ -259,7 +384,7 @@ def action_names() -> tuple[str, ...]:
     return tuple(_ACTIONS)
 
 
-def make_action(name: str, sizes: np.ndarray, logit_scale: float) -> ActionKind:
-    """The action kind `name` for groups of the given (L,) dense `sizes`."""
+def make_action(name: str, sizes: np.ndarray, logit_scale: float, round_to: int = 1) -> ActionKind:
+    """The action kind `name` for groups of the given (L,) dense `sizes`, in units of `round_to`."""
     check_choice("action", name, _ACTIONS)
-    return _ACTIONS[name](sizes, logit_scale)
+    return _ACTIONS[name](sizes, logit_scale, round_to)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -31,6 +31,13 @@ def check_positive(argument: str, given: Any) -> float:
     if not _is_number(given) or not 0.0 < float(given) < math.inf:
         raise ValueError(f"{argument}={given!r} is not allowed; give a finite number above 0")
     return float(given)
+
+
+def check_count(argument: str, given: Any) -> int:
+    """Return `given` as an int; raise `ValueError` unless it is an integer of at least 1."""
+    if not isinstance(given, Integral) or isinstance(given, bool) or given < 1:
+        raise ValueError(f"{argument}={given!r} is not allowed; give an integer of at least 1")
+    return int(given)
 
 
 def check_new_name(argument: str, name: Any, taken: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """Budgets: what must become small, how far, and how it is measured.
 
-`params` and `macs` are exact and closed-form from the channel graph; any other budget is a
-registered black box that is shown the pruned model. All are ratios to the dense network. Knows
-nothing of rewards or episodes.
+`params` and `macs` are exact and closed-form from the channel graph; `latency` is timed beside the
+dense model; any other budget is a registered black box that is shown the pruned model. All are
+ratios to the dense network. Knows nothing of rewards or episodes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning_env.arguments import check_choice, check_fraction, check_new_name
+from pruning_env.latency import interleaved_latency
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from pruning_env.channels import ChannelGraph
@@ -30,6 +32,27 @@ _CLOSED_FORM: dict[str, Callable[[ChannelGraph, np.ndarray], float]] = {
 }
 _MEASURED: dict[str, MeasureFunction] = {}
 
+LATENCY_IMAGES = 32
+"""Images in the batch that `latency` times: enough that arithmetic counts, small enough to wait."""
+
+LATENCY_ROUNDS = 15
+"""Timings whose median is taken, of the dense and of the pruned model in turns."""
+
+
+def latency(dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
+    """Time of `pruned` / time of `dense` on this machine, as it is now, for one batch.
+
+    The first `LATENCY_IMAGES` of `images` are used. Both models are timed in turns in one call, so
+    that a slower or busier machine slows both. It is a measurement even so: it is noisy, and no two
+    runs give the same number.
+    """
+    batch = images[:LATENCY_IMAGES]
+    before, after = interleaved_latency([dense, pruned], batch, rounds=LATENCY_ROUNDS)
+    return float(after / before)
+
+
+_COMPARED: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor], float]] = {"latency": latency}
+
 
 def register_budget(name: str, function: MeasureFunction) -> MeasureFunction:
     """Let `budget={name: limit}` bound `function(pruned_model)`.
@@ -38,7 +61,9 @@ def register_budget(name: str, function: MeasureFunction) -> MeasureFunction:
         name: the new key of `budget`.
         function: takes the pruned and recovered model in eval mode, which it may not change;
             returns a finite number, at least 0, in any unit: only its ratio to the dense model's
-            value counts. It is called once for the dense model and once per step. If it is not
+            value counts. It is called once for the dense model and once per step; where the
+            constraint looks for the step that meets the budgets, a few times more. With
+            `recovery="finetune"` every model that it is shown is trained first. If it is not
             deterministic, neither is the environment.
 
     Returns:
@@ -56,7 +81,7 @@ def register_budget(name: str, function: MeasureFunction) -> MeasureFunction:
 
 def budget_names() -> tuple[str, ...]:
     """The keys that `budget=` accepts."""
-    return (*_CLOSED_FORM, *_MEASURED)
+    return (*_CLOSED_FORM, *_COMPARED, *_MEASURED)
 
 
 @dataclass(frozen=True)
@@ -71,12 +96,22 @@ class Budget:
         """Whether the graph alone gives the amount, exactly and without building a model."""
         return self.name in _CLOSED_FORM
 
+    @property
+    def compared(self) -> bool:
+        """Whether only a comparison with the dense model gives the ratio: `compare`."""
+        return self.name in _COMPARED
+
+    def compare(self, dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
+        """What `pruned` uses / what `dense` does, both in eval mode, on (N, ...) `images`."""
+        return _COMPARED[self.name](dense, pruned, images)
+
     def measure(
         self, graph: ChannelGraph, keep: np.ndarray, model: Callable[[], nn.Module]
     ) -> float:
         """The amount that the network `keep` (C,) uses, in the budget's own unit.
 
-        `model` builds that network; it is called only where the closed form does not do.
+        `model` builds that network; it is called only where the closed form does not do. Not for
+        budgets that are `compared`.
         """
         if self.closed_form:
             return _CLOSED_FORM[self.name](graph, keep)

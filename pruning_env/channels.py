@@ -219,6 +219,11 @@ class ChannelGraph:
         """
         return pruning.mask(self, model, self._full_groups(keep))
 
+    @cached_property
+    def cuts(self) -> pruning.Cuts:
+        """What every surgery needs to know of the slots."""
+        return pruning.cuts(self)
+
     # In words
 
     def explain(self, layer: str) -> str:

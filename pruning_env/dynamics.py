@@ -9,106 +9,27 @@ observations or rendering.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning_env.arguments import check_choice, check_fraction, check_positive
-from pruning_env.rewards import Outcome, RewardFunction, accuracy_change
+from pruning_env.arguments import check_fraction, check_positive
+from pruning_env.constraints import Course, make_constraint
+from pruning_env.rewards import Outcome, Reward, RewardFunction, accuracy_change
+from pruning_env.state import PruningState, Transition
 from pruning_env.units import Units
+from pruning_env.usage import Gauge, Reading
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from pruning_env.actions import ActionKind
     from pruning_env.budgets import Budget
     from pruning_env.channels import ChannelGraph
-    from pruning_env.evaluator import Evaluator, Metrics
-    from pruning_env.weights import Weights
+    from pruning_env.evaluator import Evaluator
 
-CONSTRAINTS = ("terminate",)
-
-
-@dataclass(frozen=True, eq=False)
-class PruningState:
-    """Where an episode is. Immutable: keeping a reference is a checkpoint.
-
-    Equal when all fields are; hashable; pickles. The arrays are copied and read-only.
-
-    Attributes:
-        keep: (C,) bool, which channels are left.
-        counts: (L,) int64, how many channels each group keeps.
-        step: steps taken since the dense network.
-        metrics: search-val metrics, or None while not judged.
-        usage: one ratio to dense per budget, in the budgets' order.
-        params: parameters / dense.
-        macs: MACs / dense.
-        last_action: (L,) float64 in [-1, 1], the action that led here; zeros at the start.
-        requested: channels that the last step announced.
-        removed: channels that it removed. Fewer only when nothing more can be removed, or where a
-            group's dense width was no multiple of `round_to` and its partial unit went.
-        weights: what recovery trained; while not judged, what it will start from. None where it
-            does not train, and for the dense network.
-    """
-
-    keep: np.ndarray
-    counts: np.ndarray
-    step: int
-    metrics: Metrics | None
-    usage: tuple[float, ...]
-    params: float
-    macs: float
-    last_action: np.ndarray
-    requested: int
-    removed: int
-    weights: Weights | None = None
-
-    def __post_init__(self) -> None:
-        """Own the arrays and lock them."""
-        for name, dtype in (("keep", bool), ("counts", np.int64), ("last_action", np.float64)):
-            array = np.array(getattr(self, name), dtype=dtype)
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Unpickle through the constructor, or the arrays would come back writeable."""
-        return type(self), self._values()
-
-    def __eq__(self, other: object) -> bool:
-        """Whether all fields are equal, bit for bit."""
-        return isinstance(other, PruningState) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        """Hash of what `__eq__` compares."""
-        return hash(self._key())
-
-    def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, f.name) for f in dataclasses.fields(self))
-
-    def _key(self) -> tuple[Any, ...]:
-        return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in self._values())
-
-
-@dataclass(frozen=True)
-class Transition:
-    """What one step gives.
-
-    Attributes:
-        state: the judged state after it.
-        reward: the sum of `reward_terms`, in their order.
-        reward_terms: summands by name, already scaled.
-        cost: summed excess over the budgets' limits, paid at the last step only; else 0.
-        terminated: whether the episode is over.
-    """
-
-    state: PruningState
-    reward: float
-    reward_terms: dict[str, float]
-    cost: float
-    terminated: bool
+__all__ = ["PruningDynamics", "PruningState", "Transition"]
 
 
 class PruningDynamics:
@@ -123,11 +44,12 @@ class PruningDynamics:
             rounded to the nearest whole number of units, at least 1.
         round_to: channels in a unit: groups keep their dense width or a multiple of it; see
             units.py.
-        reward: what a step earns; see rewards.py.
+        reward: what a step earns, and, if it is a lazy `Reward`, that no state before an episode's
+            end is judged; see rewards.py.
         reward_scale: factor on every reward term, finite and above 0.
         importance: a registered importance's name. `"random"` is one fixed random ranking.
-        constraint: `"terminate"`: an episode ends when all budgets are met, or when nothing more
-            can be removed.
+        constraint: how far steps go and when an episode ends; see constraints.py.
+        max_steps: steps of an episode at most; None for no such end.
 
     Attributes:
         graph: the dense network's channels.
@@ -137,7 +59,8 @@ class PruningDynamics:
         scores: (C,) importance in the dense network, read-only.
         rank: (C,) rank inside the group, 0 = most important = last to go, read-only.
         units: the steps in which widths shrink.
-        per_step: channels that each step announces.
+        per_step: channels that a step announces, unless action or constraint say otherwise.
+        constraint: the constraint, with its `max_steps`.
 
     Raises:
         ValueError: a bad argument, or nothing can be pruned.
@@ -156,12 +79,18 @@ class PruningDynamics:
         reward_scale: float = 1.0,
         importance: str = "taylor",
         constraint: str = "terminate",
+        max_steps: int | None = None,
     ) -> None:
         if not graph.groups:
             raise ValueError(
                 f"graph has no removable channel; frozen layers and reasons: {graph.frozen}"
             )
-        check_choice("constraint", constraint, CONSTRAINTS)
+        self.constraint = make_constraint(constraint, max_steps)
+        if action.free and max_steps is None:
+            raise ValueError(
+                "max_steps=None is not allowed with an action that may remove nothing, such as "
+                "'ratio'; give an integer of at least 1"
+            )
         self.graph = graph
         self.evaluator = evaluator
         self.budgets = budgets
@@ -171,6 +100,7 @@ class PruningDynamics:
         self._units_per_step = max(1, round(share * graph.num_channels / round_to))
         self.per_step = self._units_per_step * round_to
         self._reward = reward
+        self._lazy = isinstance(reward, Reward) and reward.lazy
         self._reward_scale = check_positive("reward_scale", reward_scale)
         # A fixed stream: the ranking belongs to the environment, not to an episode's seed.
         self.scores = np.array(evaluator.scores(importance, rng=np.random.default_rng(0)))
@@ -180,42 +110,68 @@ class PruningDynamics:
         full = graph.full()
         self._dense_params = int(graph.params(full))
         self._dense_macs = int(graph.macs(full))
-        self._dense_usage = self._measure(full)
-        for budget, amount in zip(budgets, self._dense_usage, strict=True):
-            if amount <= 0:
-                raise ValueError(
-                    f"budget key {budget.name!r} measures {amount!r} on the dense network; "
-                    "it must be above 0 there"
-                )
+        self.gauge = Gauge(graph, evaluator, budgets)
 
     def initial(self) -> PruningState:
         """The dense network, judged."""
         nothing = np.zeros(len(self.graph.groups))
-        dense = self._state(self.graph.sizes, step=0, last_action=nothing, requested=0, removed=0)
+        keep = self.graph.full()
+        dense = PruningState(
+            keep=keep,
+            counts=self.graph.sizes,
+            step=0,
+            metrics=None,
+            usage=Reading(self.gauge, keep).usage,
+            params=1.0,
+            macs=1.0,
+            last_action=nothing,
+            requested=0,
+            removed=0,
+        )
         return self.judge(dense)
 
     def apply(self, state: PruningState, action: Any) -> PruningState:
         """Prune and count, but evaluate nothing: the returned state has `metrics=None`.
 
-        Exactly `min(per_step, what the floors leave)` channels go, in units of `round_to`, the
-        least important of each group first; `requested` and `removed` say so.
+        What the constraint lets the action take goes, or as much as the floors leave: `requested`
+        and `removed` say how much that is. In units of `round_to`, the least important channels of
+        each group first.
 
         Raises:
             ValueError: a bad action; see the action kind's `parse`.
         """
         parsed = self.action.parse(action)
-        units = self.units
-        taken = self.action.split(
-            parsed, self._units_per_step, units.left(state.counts), units.given(state.counts)
+        left, given = self.units.left(state.counts), self.units.given(state.counts)
+        most = int(left.sum())
+
+        @functools.cache
+        def after(units: int) -> tuple[np.ndarray, np.ndarray, Reading]:
+            taken = self.action.split(parsed, units, left, given)
+            counts = self.units.take(state.counts, taken)
+            keep = self.graph.keep_top(self.rank, counts)
+            return counts, keep, Reading(self.gauge, keep, state.weights)
+
+        course = Course(
+            asked=self.action.asks(parsed, self._units_per_step, left),
+            usual=most if self.action.free else self._units_per_step,
+            left=most,
+            meets=lambda units: after(units)[2].feasible,
         )
-        counts = units.take(state.counts, taken)
-        return self._state(
-            counts,
+        units = self.constraint.units(course, state.step + 1)
+        counts, keep, reading = after(min(units, most))
+        return PruningState(
+            keep=keep,
+            counts=counts,
             step=state.step + 1,
+            metrics=None,
+            usage=reading.usage,
+            params=int(self.graph.params(keep)) / self._dense_params,
+            macs=int(self.graph.macs(keep)) / self._dense_macs,
             last_action=parsed,
-            requested=self.per_step,
+            requested=units * self.units.round_to,
             removed=int((state.counts - counts).sum()),
             weights=state.weights,
+            known=(state.metrics or state.known) if self._lazy else None,
         )
 
     def judge(self, state: PruningState) -> PruningState:
@@ -231,7 +187,7 @@ class PruningDynamics:
                 continue
             if state.keep.all():
                 # The dense network needs no recovery, and no evaluation of the agent's.
-                judged[index] = dataclasses.replace(state, metrics=self.evaluator.dense)
+                judged[index] = dataclasses.replace(state, metrics=self.evaluator.dense, known=None)
             else:
                 waiting.append(index)
         if waiting:
@@ -241,9 +197,30 @@ class PruningDynamics:
             )
             for index, answer in zip(waiting, answers, strict=True):
                 judged[index] = dataclasses.replace(
-                    states[index], metrics=answer.metrics, weights=answer.weights
+                    states[index], metrics=answer.metrics, weights=answer.weights, known=None
                 )
         return judged
+
+    def settle_many(self, states: Sequence[PruningState]) -> list[PruningState]:
+        """The same states as an episode has them: judged, or with the metrics `known` before.
+
+        States in which an episode goes on stay unjudged where the reward is lazy, and where they
+        say what is known before them. Else that is, by a lazy reward, the dense network's metrics.
+        """
+        settled = list(states)
+        waiting = []
+        for index, state in enumerate(states):
+            spared = self._lazy or state.known is not None
+            if spared and state.metrics is None and not self.terminal(state):
+                known = self.evaluator.dense if state.known is None else state.known
+                settled[index] = dataclasses.replace(state, known=known)
+            else:
+                waiting.append(index)
+        for index, state in zip(
+            waiting, self.judge_many([states[index] for index in waiting]), strict=True
+        ):
+            settled[index] = state
+        return settled
 
     def transition(self, state: PruningState, action: Any) -> Transition:
         """One step: prune, judge, reward, cost, and whether the episode is over.
@@ -284,7 +261,9 @@ class PruningDynamics:
 
     def terminal(self, state: PruningState) -> bool:
         """Whether an episode that reaches `state` is over; the dense network never is."""
-        return state.step > 0 and (self.feasible(state) or self.exhausted(state))
+        return state.step > 0 and self.constraint.over(
+            state.step, self.feasible(state), self.exhausted(state)
+        )
 
     def excess(self, state: PruningState) -> float:
         """How far usage is above the limits, summed over the budgets; 0 when feasible."""
@@ -292,26 +271,26 @@ class PruningDynamics:
 
     def no_reward_terms(self, state: PruningState) -> dict[str, float]:
         """The reward's terms, all 0: what a reset reports."""
-        judged = self.judge(state)
-        return dict.fromkeys(self._reward_terms(judged, judged, False), 0.0)
+        settled = self.settle_many([state])[0]
+        return dict.fromkeys(self._reward_terms(settled, settled, False), 0.0)
 
     def check(self, state: Any) -> PruningState:
-        """Return `state`, judged, if this process can be in it.
+        """Return `state`, judged where an episode would judge it, if this process can be in it.
 
         Metrics that the state brings along are trusted.
 
         Raises:
             ValueError: it is no `PruningState`, or of another network, ranking or budget.
         """
-        return self.judge(self._recognised(state))
+        return self.settle_many([self._recognised(state)])[0]
 
     def check_many(self, states: Sequence[Any]) -> list[PruningState]:
-        """`check` for each of the states; those not judged yet are evaluated together.
+        """`check` for each of the states; those to be judged are evaluated together.
 
         Raises:
             ValueError: as `check`, naming the state's position as `slot`; nothing is judged then.
         """
-        return self.judge_many(
+        return self.settle_many(
             [_in_slot(slot, self._recognised, state) for slot, state in enumerate(states)]
         )
 
@@ -340,9 +319,9 @@ class PruningDynamics:
                 f"state.usage has {len(state.usage)} entries; "
                 f"this environment has {len(self.budgets)} budgets"
             )
-        for budget, usage, dense in zip(self.budgets, state.usage, self._dense_usage, strict=True):
+        for index, (budget, usage) in enumerate(zip(self.budgets, state.usage, strict=True)):
             # A measured budget is trusted: measuring again builds a model, and may be noisy.
-            if budget.closed_form and usage != self._amount(budget, state.keep) / dense:
+            if budget.closed_form and usage != self.gauge.ratio(index, state.keep):
                 raise ValueError(
                     f"state.usage={state.usage} is not the usage of "
                     f"{tuple(b.name for b in self.budgets)}, which this environment bounds"
@@ -377,8 +356,8 @@ class PruningDynamics:
 
     def _completed(self, steps: Sequence[tuple[PruningState, PruningState]]) -> list[Transition]:
         """Judge (state, successor) pairs together, and say what each step gave."""
-        judged = self.judge_many([state for step in steps for state in step])
-        return [self._completion(*pair) for pair in zip(judged[::2], judged[1::2], strict=True)]
+        settled = self.settle_many([state for step in steps for state in step])
+        return [self._completion(*pair) for pair in zip(settled[::2], settled[1::2], strict=True)]
 
     def _completion(self, before: PruningState, after: PruningState) -> Transition:
         terminated = self.terminal(after)
@@ -387,56 +366,22 @@ class PruningDynamics:
             state=after,
             reward=float(sum(terms.values())),
             reward_terms=terms,
-            cost=self.excess(after) if terminated else 0.0,
+            cost=self.constraint.cost(after.usage, self.budgets) if terminated else 0.0,
             terminated=terminated,
+            feasible=self.feasible(after),
         )
-
-    def _state(
-        self,
-        counts: np.ndarray,
-        *,
-        step: int,
-        last_action: np.ndarray,
-        requested: int,
-        removed: int,
-        weights: Weights | None = None,
-    ) -> PruningState:
-        keep = self.graph.keep_top(self.rank, counts)
-        amounts = self._measure(keep, weights)
-        return PruningState(
-            keep=keep,
-            counts=counts,
-            step=step,
-            metrics=None,
-            usage=tuple(a / d for a, d in zip(amounts, self._dense_usage, strict=True)),
-            params=int(self.graph.params(keep)) / self._dense_params,
-            macs=int(self.graph.macs(keep)) / self._dense_macs,
-            last_action=last_action,
-            requested=requested,
-            removed=removed,
-            weights=weights,
-        )
-
-    def _measure(self, keep: np.ndarray, start: Weights | None = None) -> tuple[float, ...]:
-        """One absolute amount per budget."""
-        return tuple(self._amount(budget, keep, start) for budget in self.budgets)
-
-    def _amount(self, budget: Budget, keep: np.ndarray, start: Weights | None = None) -> float:
-        def model() -> nn.Module:
-            if start is None:
-                return self.evaluator.pruned_model(keep)
-            # Trained now, for a function that may look at the weights; judging finds it cached.
-            trained = self.evaluator.recover_many([keep], [start])[0].weights
-            return self.evaluator.pruned_model(keep, trained)
-
-        return budget.measure(self.graph, keep, model)
 
     def _reward_terms(
         self, before: PruningState, after: PruningState, terminated: bool
     ) -> dict[str, float]:
-        assert before.metrics is not None and after.metrics is not None
         outcome = Outcome(
-            before.metrics, after.metrics, after, self._dense_params, self._dense_macs, terminated
+            before=before.latest,
+            after=after.latest,
+            dense=self.evaluator.dense,
+            state=after,
+            dense_params=self._dense_params,
+            dense_macs=self._dense_macs,
+            terminated=terminated,
         )
         terms = self._reward(outcome)
         if not isinstance(terms, Mapping) or not all(map(math.isfinite, terms.values())):
@@ -447,7 +392,11 @@ class PruningDynamics:
         return {name: self._reward_scale * float(value) for name, value in terms.items()}
 
     def _ending(self, state: PruningState) -> str:
-        return "all budgets are met" if self.feasible(state) else "nothing more can be removed"
+        if self.exhausted(state):
+            return "nothing more can be removed"
+        if self.constraint.max_steps is not None and state.step >= self.constraint.max_steps:
+            return f"max_steps={self.constraint.max_steps} are over"
+        return "all budgets are met"
 
 
 def _in_slot(slot: int, function: Callable[..., PruningState], *given: Any) -> PruningState:

@@ -21,11 +21,12 @@ from pruning_env.actions import action_names, make_action
 from pruning_env.arguments import check_choice
 from pruning_env.budgets import parse_budget
 from pruning_env.channels import ChannelGraph
-from pruning_env.dynamics import CONSTRAINTS, PruningDynamics, PruningState, Transition
+from pruning_env.constraints import make_constraint
+from pruning_env.dynamics import PruningDynamics, PruningState, Transition
 from pruning_env.evaluator import Evaluator
 from pruning_env.finetuning import FineTuning
 from pruning_env.importance import importance_kinds
-from pruning_env.observations import make_observation, observation_names
+from pruning_env.observations import Observation, make_observation, observation_names
 from pruning_env.recovery import RECOVERY_NAMES
 from pruning_env.rendering import render_ansi, render_rgb
 from pruning_env.rewards import get_reward
@@ -57,7 +58,7 @@ class Report:
     test_openings: int
 
 
-class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
+class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     """Structured pruning of a trained CNN, a few channels at a time.
 
     ## Description
@@ -66,29 +67,45 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     *channel* is the smallest unit that can be removed: all slices of all tensors that must go
     together. A *group* is a set of channels that live in the same tensors (a layer, or layers
     coupled by a skip connection). Each step removes a fixed number of channels, and the action says
-    how they are spread over the `L` groups. Inside a group the least important channels go first;
-    importance is measured once, on the dense network. Every group keeps at least one channel; with
-    `round_to=8`, say, it keeps its dense width or a multiple of 8, and never less than 8.
+    how they are spread over the `L` groups; `action` and `constraint` can change that. Inside a
+    group the least important channels go first; importance is measured once, on the dense network.
+    Every group keeps at least one channel; with `round_to=8`, say, it keeps its dense width or a
+    multiple of 8, and never less than 8.
 
     After each step the pruned network is judged on *search-val* images. The test split is opened by
     `report()` only.
 
     ## Action Space
 
-    `Box(-1, 1, (L,), float32)`: one logit per group. Group `l` gives the share
-    `p_l ∝ size_l * exp(logit_scale * action_l)` of the step's channels, so the zero action prunes
-    all groups by the same ratio. Shares are rounded to whole channels, up for the groups that are
-    furthest behind what this action would have taken from the start. What a group cannot give
-    because it is at its floor is offered to the others, so that the total is exact.
+    `Box(-1, 1, (L,), float32)`, or by `counts` `MultiDiscrete`: one number per group.
 
-    Numbers outside the box, ±inf included, are clipped. NaN, a wrong shape or a non-numeric dtype
-    raises `ValueError` and leaves the environment as it was.
+    | `action`       | Meaning of a group's number                                                 |
+    |----------------|-----------------------------------------------------------------------------|
+    | `distribution` | logit of its share of the step's channels (default)                         |
+    | `ratio`        | -1 removes nothing, +1 all above the floor, 0 half of it; needs `max_steps` |
+    | `counts`       | units of `round_to` it keeps above its floor at most; needs `max_steps`     |
+
+    By `distribution`, group `l` gives the share `p_l ∝ size_l * exp(logit_scale * action_l)` of the
+    step's channels, so the zero action prunes all groups by the same ratio. Shares are rounded to
+    whole channels, up for the groups that are furthest behind what this action would have taken
+    from the start. What a group cannot give because it is at its floor is offered to the others, so
+    that the total is exact.
+
+    By `ratio`, group `l` loses the fraction `(1 + action_l) / 2` of what it still holds above its
+    floor, and `channels_per_step` does not matter. The sum is rounded to whole channels, which go
+    to the largest remainders. With `max_steps=1` it prunes in one shot. Where a constraint wants
+    more or less removed, all fractions grow or shrink together, up to 1. `counts` says the same by
+    whole numbers: a group loses what it holds beyond its number.
+
+    Numbers outside the box, ±inf included, are clipped. NaN, a wrong shape, a non-numeric dtype or
+    a number outside `MultiDiscrete` raises `ValueError` and leaves the environment as it was.
 
     ## Observation Space
 
     A flat `Box` of float32, `(10 * L + 5 + number of budgets,)`, bounded on both sides: the table
     of group features row by row (10 numbers for the first group, 10 for the second, ...), then the
-    global features. `env.unwrapped.observation_names` names every entry.
+    global features. `env.unwrapped.observation_names` names every entry. With `observation="dict"`
+    the same numbers come as a `Dict` of two bounded boxes, `groups` `(L, 10)` and `globals`.
 
     | Group feature  | Min | Max | Meaning                                         |
     |----------------|-----|-----|-------------------------------------------------|
@@ -114,6 +131,9 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     | `progress`     | 0   | 1   | removed / removable channels           |
     | `over_budget`  | -1  | 1   | usage - limit, clipped, one per budget |
 
+    Where `max_steps` is given, one more global comes last, `steps_left`: the share of `max_steps`
+    that is left, from 1 to 0.
+
     ## Rewards
 
     The sum of the terms in `info["reward_terms"]`, each multiplied by `reward_scale`.
@@ -124,6 +144,11 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     | `accuracy`        | search-val accuracy in [0, 1]                                            |
     | `rl_pruner`       | accuracy + 0.25 * (share of MACs cut) + 0.25 * (share of parameters cut) |
     | `amc`             | -error * ln(MACs per image)                                              |
+    | `final`           | at the end: accuracy - dense accuracy in percentage points; before: 0    |
+
+    `final` is lazy: only an episode's last state is judged, so an episode costs one evaluation at
+    most. Until then, observation and info carry the accuracy and loss known last, those of the
+    state that the episode started from; with `recovery="finetune"`, nothing is trained until then.
 
     ## Starting State
 
@@ -133,10 +158,24 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Episode End
 
-    Terminated when, after a step, every budget is met, or every group is at its floor. Never
-    truncated: every step removes at least one channel, so an episode ends by itself, after about
-    `1 / channels_per_step` steps at most. A step after the end raises
+    Terminated when, after a step, every budget is met (not by `constraint="cost"`), or every group
+    is at its floor, or `max_steps` steps were made. Never truncated: every step removes at least
+    one channel, or `max_steps` must be given, so an episode ends by itself; without `max_steps`
+    after about `1 / channels_per_step` steps at most. A step after the end raises
     `gymnasium.error.ResetNeeded`.
+
+    | `constraint` | What a step removes                                                          |
+    |--------------|------------------------------------------------------------------------------|
+    | `terminate`  | what the action asks for, also beyond what the budgets need (default)        |
+    | `project`    | no more than the budgets need; the last of `max_steps` all that they need    |
+    | `wall`       | at least what later steps could not make up for; needs `max_steps`           |
+    | `cost`       | what the action asks for, also when all budgets are met; needs `max_steps`   |
+
+    By `project` and `wall` an episode ends feasible, whatever the actions, unless even the floors
+    are above a budget. What the budgets need is the number of units along the step's own action
+    that meets all of them while one unit less does not. With `constraint="project", max_steps=1`,
+    an episode is one action that says how everything that must go is spread over the groups.
+    `pruning_env/constraints.py` has the exact rules.
 
     ## Information
 
@@ -148,7 +187,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     | `loss`          | float | search-val cross-entropy, mean per image, >= 0      |
     | `params`        | float | parameters / dense                                  |
     | `macs`          | float | multiply-accumulates per image / dense              |
-    | `cost`          | float | `budget_excess` at an episode's last step, else 0.0 |
+    | `cost`          | float | at an episode's last step (**), else 0.0            |
     | `budget_excess` | float | how far usage is above the limits, summed; >= 0     |
     | `requested`     | int   | channels that the last step announced; 0 if dense   |
     | `removed`       | int   | channels that it removed; fewer if `exhausted` (*)  |
@@ -158,6 +197,9 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
 
     (*) or unless a group's dense width was no multiple of `round_to`: its partial unit goes first.
 
+    (**) `budget_excess`; by `constraint="cost"` the largest of usage / limit over the budgets, so
+    that 1.0 is the limit of the cost.
+
     ## Arguments
 
     | Parameter           | Type  | Default             | Allowed                               |
@@ -166,18 +208,19 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     | `weights`           | str   | `None`              | a file; `None`: the task's own        |
     | `data_root`         | str   | `None`              | a folder; `None`: `$PRUNING_ENV_DATA` |
     | `budget`            | dict  | `{"params": 0.25}`  | limits in (0, 1] by budget name       |
-    | `action`            | str   | `"distribution"`    | `distribution`                        |
+    | `action`            | str   | `"distribution"`    | see Action Space                      |
     | `logit_scale`       | float | `3.0`               | above 0                               |
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
+    | `max_steps`         | int   | `None`              | at least 1; `None`: no such end       |
     | `round_to`          | int   | `1`                 | widths stay dense or a multiple of it |
     | `reward`            | str   | `"accuracy_change"` | see Rewards                           |
     | `reward_scale`      | float | `1.0`               | above 0                               |
-    | `observation`       | str   | `"flat"`            | `flat`                                |
+    | `observation`       | str   | `"flat"`            | `flat`, `dict`                        |
     | `importance`        | str   | `"taylor"`          | a registered importance               |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`, `finetune`              |
     | `finetune_steps`    | int   | `20`                | at least 1                            |
     | `finetune_lr`       | float | `0.001`             | above 0                               |
-    | `constraint`        | str   | `"terminate"`       | `terminate`                           |
+    | `constraint`        | str   | `"terminate"`       | see Episode End                       |
     | `device`            | str   | `"cpu"`             | a torch device                        |
     | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
 
@@ -187,8 +230,15 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
     from them, and `restore`, `fork()` and `transition` start from the weights of the state they are
     given.
 
-    Several budgets must all be met. The importances are `l1`, `l2`, `taylor`, `bn_scale` and
-    `random`, one fixed random ranking. Tasks, budgets, rewards and importances can be registered.
+    Several budgets must all be met. Their names are `params`, `macs`, `latency` and those of
+    registered functions of the pruned model. `latency` is the time of the pruned model over the
+    time of the dense one for a batch of images, both timed in turns on this machine: it is noisy,
+    and neither transitions nor the vectorized environment are reproducible with it, whatever the
+    seed. Budgets other than `params` and `macs` build the pruned model to measure it, also where
+    `project` and `wall` look for the step that meets the budgets.
+
+    The importances are `l1`, `l2`, `taylor`, `bn_scale` and `random`, one fixed random ranking.
+    Tasks, budgets, rewards and importances can be registered.
 
     ```python
     >>> import gymnasium as gym
@@ -198,8 +248,9 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ```
 
-    `env.unwrapped` adds `graph`, `evaluator`, `dynamics`, `state()`, `restore(state)`, `fork()`,
-    `transition(state, action)`, `advance(transition)`, `pruned_model()` and `report()`.
+    `env.unwrapped` adds `graph`, `evaluator`, `evaluations`, `dynamics`, `state()`,
+    `restore(state)`, `fork()`, `transition(state, action)`, `advance(transition)`,
+    `pruned_model()` and `report()`.
 
     ## Vectorized environment
 
@@ -243,6 +294,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         action: str = "distribution",
         logit_scale: float = 3.0,
         channels_per_step: float = 0.05,
+        max_steps: int | None = None,
         round_to: int = 1,
         reward: str = "accuracy_change",
         reward_scale: float = 1.0,
@@ -266,7 +318,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         check_choice("importance", importance, importance_kinds())
         check_choice("recovery", recovery, RECOVERY_NAMES)
         finetuning = FineTuning(finetune_steps, finetune_lr)
-        check_choice("constraint", constraint, CONSTRAINTS)
+        make_constraint(constraint, max_steps)
         _check_device(device)
 
         chosen = get_task(task)
@@ -284,13 +336,14 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             self.graph,
             self.evaluator,
             budgets,
-            make_action(action, self.graph.sizes, logit_scale),
+            make_action(action, self.graph.sizes, logit_scale, round_to),
             channels_per_step=channels_per_step,
             round_to=round_to,
             reward=reward_function,
             reward_scale=reward_scale,
             importance=importance,
             constraint=constraint,
+            max_steps=max_steps,
         )
         self._observation = make_observation(
             observation,
@@ -298,6 +351,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             budgets,
             self.dynamics.scores,
             self.dynamics.units.floors,
+            max_steps,
         )
 
         self.action_space = self.dynamics.action.space()
@@ -312,6 +366,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             "action": action,
             "logit_scale": logit_scale,
             "channels_per_step": channels_per_step,
+            "max_steps": max_steps,
             "round_to": round_to,
             "reward": reward,
             "reward_scale": reward_scale,
@@ -325,7 +380,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             "render_mode": render_mode,
         }
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Prune by one action; see the class for what comes back.
 
         Raises:
@@ -336,7 +391,7 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def advance(
         self, transition: Transition
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Make a step whose outcome is known already, from `transition(env.state(), action)`.
 
         Nothing is pruned or judged again; what comes back is what `step(action)` would give.
@@ -346,13 +401,13 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             self._observation.observe(transition.state),
             transition.reward,
             transition.terminated,
-            False,  # an episode ends by itself; a time limit is a wrapper's business
+            False,  # `max_steps` is part of the task; a time limit is a wrapper's business
             self._info(transition.state, transition.cost, dict(transition.reward_terms)),
         )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start from the dense network, or from `options={"state": state}`.
 
         Raises:
@@ -376,6 +431,11 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
             f"make the environment with render_mode= one of {self.metadata['render_modes']}"
         )
         return None
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations that the evaluator, which forks share, has spent; the cache's are free."""
+        return self.evaluator.evaluations
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -428,18 +488,23 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         return self.dynamics.transition(self.dynamics.check(state), action)
 
-    def observe(self, state: PruningState) -> np.ndarray:
+    def observe(self, state: PruningState) -> Observation:
         """The observation of `state`, which must be one of this environment's."""
         return self._observation.observe(self.dynamics.check(state))
 
     def pruned_model(self) -> nn.Module:
         """The current network as a really smaller module, recovered, in eval mode."""
         state = self.state()
+        if self.evaluator.trains:  # an unjudged state has no trained weights yet
+            state = self.dynamics.judge(state)
         return self.evaluator.pruned_model(state.keep, state.weights)
 
     def report(self) -> Report:
-        """Judge the current network on the test split; every call counts as an opening."""
-        state = self.state()
+        """Judge the current network on the test split; every call counts as an opening.
+
+        A network that a lazy reward left unjudged is judged on search-val too: one evaluation.
+        """
+        state = self.dynamics.judge(self.state())
         assert state.metrics is not None
         test = self.evaluator.certify(state.keep, state.weights)
         return Report(
@@ -473,10 +538,9 @@ class CNNPruneEnv(gym.Env[np.ndarray, np.ndarray]):
         self, state: PruningState, cost: float, reward_terms: dict[str, float]
     ) -> dict[str, Any]:
         """A pure function of the episode: no clocks, counters or cache statistics."""
-        assert state.metrics is not None
         return {
-            "accuracy": state.metrics.accuracy,
-            "loss": state.metrics.loss,
+            "accuracy": state.latest.accuracy,
+            "loss": state.latest.loss,
             "params": state.params,
             "macs": state.macs,
             "cost": cost,

@@ -7,7 +7,6 @@ nothing of keep masks being searched, rewards or environments.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_env.arguments import check_choice, check_new_name
 from pruning_env.channels import ChannelGraph, Slot
+from pruning_env.gates import channel_sums, gate_gradients, rows_of
 
 __all__ = [
     "TAYLOR_BATCH",
@@ -167,7 +166,7 @@ def l1(evidence: Evidence) -> Scores:
     return _balanced(
         evidence.graph,
         [
-            (slot, _owned(evidence.graph, slot, rows.abs().sum(1)))
+            (slot, channel_sums(evidence.graph, slot, rows.abs().sum(1)))
             for slot, rows in _filters(evidence)
         ],
     )
@@ -179,7 +178,7 @@ def l2(evidence: Evidence) -> Scores:
     return _balanced(
         evidence.graph,
         [
-            (slot, np.sqrt(_owned(evidence.graph, slot, rows.square().sum(1))))
+            (slot, np.sqrt(channel_sums(evidence.graph, slot, rows.square().sum(1))))
             for slot, rows in _filters(evidence)
         ],
     )
@@ -209,7 +208,7 @@ def bn_scale(evidence: Evidence) -> Scores:
             f"norm with a scale, first {missing[0]!r}; kinds that need none: l1, l2, taylor"
         )
     return _balanced(
-        graph, [(slot, _owned(graph, slot, gammas[slot.tensor].abs())) for slot in slots]
+        graph, [(slot, channel_sums(graph, slot, gammas[slot.tensor].abs())) for slot in slots]
     )
 
 
@@ -235,43 +234,18 @@ def taylor(evidence: Evidence) -> Scores:
     0.43; at temperature 1 with batches of 32, 0.34 and 0.35; sum of |w * dL/dw| at temperature 1,
     as in RL-Pruner, 0.28 and 0.41; l1 0.42 and 0.39; bn_scale 0.46 and 0.31; random 0.34 and 0.23.
 
-    All batches together are one backward pass over the images. The model is read in eval mode
-    through detached weights: no gradient, statistic, flag or hook of it changes.
+    The model is read in eval mode through detached tensors: no gradient, statistic, flag or hook of
+    it changes. What it costs, and when, is in gates.py.
     """
     graph, model, images, labels = evidence.graph, evidence.model, evidence.images, evidence.labels
     if images is None or labels is None or len(images) == 0:
         raise ValueError("images and labels: importance 'taylor' needs at least one labelled image")
-    parameters = dict(model.named_parameters())
-    readers = [slot for slot in graph.slots if slot.consumes and slot.tensor in parameters]
-    weights = {slot.tensor: parameters[slot.tensor].detach().clone() for slot in readers}
-    # Clones, so that a module that writes to its buffers in eval mode does not reach the model.
-    state = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    scores = np.zeros(graph.num_channels)
-    with _reading(model), torch.enable_grad():
-        for weight in weights.values():
-            weight.requires_grad_()
-        for batch, target in zip(
-            images.split(TAYLOR_BATCH), labels.split(TAYLOR_BATCH), strict=True
-        ):
-            logits = functional_call(model, state | weights, (batch,))
-            loss = F.cross_entropy(logits / TAYLOR_TEMPERATURE, target, reduction="sum")
-            # Readers that eval mode does not use (auxiliary heads) have no gradient: zero.
-            gradients = torch.autograd.grad(
-                loss / len(labels),
-                list(weights.values()),
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            products = {
-                name: weight.detach() * gradient
-                for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-            }
-            gates = (
-                _owned(graph, slot, _rows(products[slot.tensor], slot.dim).sum(1))
-                for slot in readers
-            )
-            scores += np.abs(np.sum(list(gates), axis=0))
-    return scores
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits / TAYLOR_TEMPERATURE, targets, reduction="sum") / len(labels)
+
+    gates = gate_gradients(graph, model, images, labels, loss, TAYLOR_BATCH)
+    return np.abs(gates).sum(0)
 
 
 @register_importance("random")
@@ -304,30 +278,13 @@ def _balanced(graph: ChannelGraph, members: list[tuple[Slot, Scores]]) -> Scores
     return votes * weight[graph.group_index]
 
 
-def _owned(graph: ChannelGraph, slot: Slot, values: torch.Tensor) -> Scores:
-    """Add up one value per index of the slot's dimension into (C,) sums per channel."""
-    owned = slot.channels >= 0
-    numbers = values.detach().to("cpu", torch.float64).numpy()[owned]
-    if not np.isfinite(numbers).all():
-        raise ValueError(
-            f"layer {slot.tensor.rpartition('.')[0]!r}: importance is not finite in {slot.tensor}"
-        )
-    sums = np.bincount(slot.channels[owned], numbers, graph.num_channels)
-    return sums.astype(np.float64, copy=False)
-
-
 def _filters(evidence: Evidence) -> Iterator[tuple[Slot, torch.Tensor]]:
     """Weights of two or more dimensions that shrink with a channel: (slot indices, rest)."""
     parameters = dict(evidence.model.named_parameters())
     for slot in evidence.graph.slots:
         weight = parameters.get(slot.tensor)
         if slot.role != "in" and weight is not None and weight.ndim >= 2:
-            yield slot, _rows(weight.detach().double(), slot.dim)
-
-
-def _rows(tensor: torch.Tensor, dim: int) -> torch.Tensor:
-    """The tensor as a matrix with one row per index of `dim`."""
-    return tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
+            yield slot, rows_of(weight.detach().double(), slot.dim)
 
 
 def _groups_of(graph: ChannelGraph, slot: Slot) -> NDArray[np.int64]:
@@ -338,18 +295,3 @@ def _groups_of(graph: ChannelGraph, slot: Slot) -> NDArray[np.int64]:
 def _group_sum(graph: ChannelGraph, scores: Scores) -> Scores:
     """(C,) -> (L,)."""
     return np.bincount(graph.group_index, scores, len(graph.groups)).astype(np.float64, copy=False)
-
-
-@contextlib.contextmanager
-def _reading(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode afterwards; cuDNN is deterministic."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
-        ):
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

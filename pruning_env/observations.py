@@ -1,15 +1,15 @@
-"""Observations: what an agent sees of a pruning state, as one flat bounded vector.
+"""Observations: what an agent sees of a pruning state, as bounded tables of numbers.
 
-`GROUP_FEATURES` and `GLOBAL_FEATURES` are the whole definition: one row per number, with its range
-and its function. Knows nothing of actions, rewards or episodes.
+`GROUP_FEATURES`, `GLOBAL_FEATURES` and `STEPS_LEFT` are the whole definition: one row per number,
+with its range and its function. Knows nothing of actions, rewards or the rules of an episode.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a feature may look at: the network, its dense importance, and one judged state."""
+    """What a feature may look at: the network, its dense importance, and one state."""
 
     graph: ChannelGraph
     budgets: tuple[Budget, ...]
@@ -34,6 +34,7 @@ class Scene:
     floors: np.ndarray
     state: PruningState
     metrics: Metrics
+    max_steps: int | None
 
     def saving(self, amounts: Callable[[np.ndarray], int | np.ndarray]) -> np.ndarray:
         """(L,) share of `amounts(counts)` that goes when one group alone shrinks to its floor."""
@@ -120,6 +121,11 @@ def _over_budget(scene: Scene) -> np.ndarray:
     return np.array(scene.state.usage) - np.array(limits)
 
 
+def _steps_left(scene: Scene) -> np.ndarray:
+    assert scene.max_steps is not None
+    return np.array([max(0.0, 1.0 - scene.state.step / scene.max_steps)])
+
+
 def _relative(values: list[int]) -> np.ndarray:
     """Scale non-negative numbers by the largest, so that they lie in [0, 1]."""
     return np.array(values, dtype=np.float64) / max(1, *values)
@@ -149,31 +155,40 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
 )
 """After the last group; `over_budget` once per budget, in the budget's order."""
 
+STEPS_LEFT = Feature("steps_left", 0, 1, "share of `max_steps` that is left", _steps_left)
+"""One more global, the last, where episodes have a `max_steps`: there, what a step does or what a
+state is worth depends on it."""
+
+
+Observation = Any
+"""A float32 array, or for some kinds a dict of them; which one, the space says."""
+
 
 class ObservationKind(Protocol):
     """What the environment needs from an observation."""
 
     names: tuple[str, ...]
 
-    def space(self) -> spaces.Space[np.ndarray]:
+    def space(self) -> spaces.Space[Any]:
         """A fresh Gymnasium space of the observations."""
 
-    def observe(self, state: PruningState) -> np.ndarray:
-        """A fresh observation of a judged state."""
+    def observe(self, state: PruningState) -> Observation:
+        """A fresh observation of a state that is judged, or knows the last metrics before it."""
 
 
-class FlatObservation:
-    """`observation="flat"`: the (L, F) table of group features row by row, then the globals.
+class Table:
+    """The features of states of one network, as two arrays; what the observation kinds share.
 
     Args:
         graph: the dense network's channels.
         budgets: those of the states to observe.
         scores: (C,) importance in the dense network.
         floors: (L,) the fewest channels that each group can keep.
+        max_steps: steps of an episode at most, or None.
 
     Attributes:
-        names: what each entry is: `"<group>/<feature>"`, then the global names
-            (`"over_budget/<budget>"` for the last ones).
+        names: what each entry is: `"<group>/<feature>"` row by row, then the global names
+            (`"over_budget/<budget>"` for the budgets, `"steps_left"` last).
     """
 
     def __init__(
@@ -182,41 +197,98 @@ class FlatObservation:
         budgets: tuple[Budget, ...],
         scores: np.ndarray,
         floors: np.ndarray,
+        max_steps: int | None = None,
     ) -> None:
         self._graph = graph
         self._budgets = budgets
         self._scores = scores
         self._floors = floors
-        copies = [len(budgets) if f.name == "over_budget" else 1 for f in GLOBAL_FEATURES]
-        rows = GROUP_FEATURES * len(graph.groups)
-        tail = [f for f, n in zip(GLOBAL_FEATURES, copies, strict=True) for _ in range(n)]
-        self._low = np.array([f.low for f in (*rows, *tail)], dtype=np.float32)
-        self._high = np.array([f.high for f in (*rows, *tail)], dtype=np.float32)
+        self._max_steps = max_steps
+        self._globals = GLOBAL_FEATURES if max_steps is None else (*GLOBAL_FEATURES, STEPS_LEFT)
+        tail = [(f, name) for f in self._globals for name in self._global_names(f)]
         self.names: tuple[str, ...] = (
             *(f"{group.name}/{f.name}" for group in graph.groups for f in GROUP_FEATURES),
-            *(f.name for f in GLOBAL_FEATURES if f.name != "over_budget"),
-            *(f"over_budget/{budget.name}" for budget in budgets),
+            *(name for _, name in tail),
         )
+        rows = (len(graph.groups), 1)
+        self._group_bounds = tuple(
+            np.tile(np.array(bound, dtype=np.float32), rows)
+            for bound in ([f.low for f in GROUP_FEATURES], [f.high for f in GROUP_FEATURES])
+        )
+        self._global_bounds = tuple(
+            np.array(bound, dtype=np.float32)
+            for bound in ([f.low for f, _ in tail], [f.high for f, _ in tail])
+        )
+
+    def table(self, state: PruningState) -> tuple[np.ndarray, np.ndarray]:
+        """(L, F) float32 group features and (G,) float32 globals, within their bounds.
+
+        Raises:
+            ValueError: the state is not judged and knows no metrics.
+        """
+        scene = Scene(
+            self._graph,
+            self._budgets,
+            self._scores,
+            self._floors,
+            state,
+            state.latest,
+            self._max_steps,
+        )
+        groups = np.stack([f.compute(scene) for f in GROUP_FEATURES], axis=1)
+        tail = np.concatenate([f.compute(scene) for f in self._globals])
+        # Clipped: sums that are 1 up to rounding, and measured budgets above the dense network's.
+        return (
+            np.clip(groups.astype(np.float32), *self._group_bounds),
+            np.clip(tail.astype(np.float32), *self._global_bounds),
+        )
+
+    def _global_names(self, feature: Feature) -> list[str]:
+        if feature.name == "over_budget":
+            return [f"over_budget/{budget.name}" for budget in self._budgets]
+        return [feature.name]
+
+
+class FlatObservation(Table):
+    """`observation="flat"`: the (L, F) table of group features row by row, then the globals."""
 
     def space(self) -> spaces.Box:
         """A flat float32 `Box`, bounded on both sides."""
-        return spaces.Box(self._low.copy(), self._high.copy(), dtype=np.float32)
+        low, high = (
+            np.concatenate([groups.ravel(), tail])
+            for groups, tail in zip(self._group_bounds, self._global_bounds, strict=True)
+        )
+        return spaces.Box(low, high, dtype=np.float32)
 
     def observe(self, state: PruningState) -> np.ndarray:
-        """A fresh float32 vector inside the space, from a judged state."""
-        if state.metrics is None:
-            raise ValueError("state has metrics=None; give a judged state")
-        scene = Scene(self._graph, self._budgets, self._scores, self._floors, state, state.metrics)
-        table = np.stack([f.compute(scene) for f in GROUP_FEATURES], axis=1)
-        tail = [f.compute(scene) for f in GLOBAL_FEATURES]
-        flat = np.concatenate([table.ravel(), *tail]).astype(np.float32)
-        # Sums that are 1 up to rounding, and measured budgets above the dense network's.
-        return np.clip(flat, self._low, self._high)
+        """A fresh float32 vector inside the space; see `Table.table`."""
+        groups, tail = self.table(state)
+        return np.concatenate([groups.ravel(), tail])
 
 
-_OBSERVATIONS: dict[
-    str, Callable[[ChannelGraph, tuple[Budget, ...], np.ndarray, np.ndarray], ObservationKind]
-] = {"flat": FlatObservation}
+class DictObservation(Table):
+    """`observation="dict"`: the same numbers, the group features as a matrix beside the globals."""
+
+    def space(self) -> spaces.Dict:
+        """`groups` (L, F) and `globals` (G,), float32, bounded on both sides."""
+        parts = {"groups": self._group_bounds, "globals": self._global_bounds}
+        return spaces.Dict(
+            {
+                name: spaces.Box(low.copy(), high.copy(), dtype=np.float32)
+                for name, (low, high) in parts.items()
+            }
+        )
+
+    def observe(self, state: PruningState) -> dict[str, np.ndarray]:
+        """Fresh float32 arrays inside the space; see `Table.table`."""
+        groups, tail = self.table(state)
+        return {"groups": groups, "globals": tail}
+
+
+_OBSERVATIONS: dict[str, Callable[..., ObservationKind]] = {
+    "flat": FlatObservation,
+    "dict": DictObservation,
+}
 
 
 def observation_names() -> tuple[str, ...]:
@@ -230,7 +302,16 @@ def make_observation(
     budgets: tuple[Budget, ...],
     scores: np.ndarray,
     floors: np.ndarray,
+    max_steps: int | None = None,
 ) -> ObservationKind:
-    """The observation kind `name` for states of `graph`; the rest as in `FlatObservation`."""
+    """The observation kind `name` for states of `graph`; the rest as in `Table`."""
     check_choice("observation", name, _OBSERVATIONS)
-    return _OBSERVATIONS[name](graph, budgets, scores, floors)
+    return _OBSERVATIONS[name](graph, budgets, scores, floors, max_steps)
+
+
+def stack(observations: Sequence[Observation]) -> Observation:
+    """N observations of one kind as one, of (N, ...) arrays."""
+    first = observations[0]
+    if isinstance(first, dict):
+        return {name: np.stack([each[name] for each in observations]) for name in first}
+    return np.stack(observations)

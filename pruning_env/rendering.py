@@ -72,11 +72,10 @@ def render_rgb(
 
 
 def _headline(budgets: tuple[Budget, ...], state: PruningState) -> str:
-    assert state.metrics is not None
     bounds = (
         f"{b.name} {u:.1%} (limit {b.limit:.1%})" for b, u in zip(budgets, state.usage, strict=True)
     )
-    return f"step {state.step}   accuracy {state.metrics.accuracy:.1%}   " + "   ".join(bounds)
+    return f"step {state.step}   accuracy {state.latest.accuracy:.1%}   " + "   ".join(bounds)
 
 
 def _draw_groups(axes: Any, graph: ChannelGraph, state: PruningState) -> None:
@@ -99,7 +98,7 @@ def _draw_groups(axes: Any, graph: ChannelGraph, state: PruningState) -> None:
 
 def _draw_history(axes: Any, budgets: tuple[Budget, ...], history: Sequence[PruningState]) -> None:
     steps = [state.step for state in history]
-    accuracy = [100 * state.metrics.accuracy for state in history if state.metrics is not None]
+    accuracy = [100 * state.latest.accuracy for state in history]
     axes.plot(steps, accuracy, color=_ACCURACY, marker="o", markersize=4, label="accuracy")
     for index, budget in enumerate(budgets):
         color, marker = _BUDGETS[index % len(_BUDGETS)], _MARKERS[index % len(_MARKERS)]

@@ -27,9 +27,13 @@ RL_PRUNER_BETA = 0.25  # accuracy that cutting all parameters is worth
 class Outcome:
     """What a reward may look at, for one step.
 
+    A lazy reward judges only where an episode ends. At its other steps `before` and `after` are
+    the same: the last metrics known, those of the state that the episode started from.
+
     Attributes:
         before: search-val metrics before the step.
         after: search-val metrics after it.
+        dense: search-val metrics of the dense network.
         state: the whole state after it; `params`, `macs` and `usage` are ratios to dense.
         dense_params: parameters of the dense network.
         dense_macs: multiply-accumulates per image of the dense network.
@@ -38,6 +42,7 @@ class Outcome:
 
     before: Metrics
     after: Metrics
+    dense: Metrics
     state: PruningState
     dense_params: int
     dense_macs: int
@@ -46,14 +51,38 @@ class Outcome:
 
 RewardFunction = Callable[[Outcome], Mapping[str, float]]
 F = TypeVar("F", bound=RewardFunction)
-_REWARDS: dict[str, RewardFunction] = {}
 
 
-def register_reward(name: str) -> Callable[[F], F]:
+@dataclass(frozen=True)
+class Reward:
+    """A registered reward: its function, called as that is, and when it wants states judged.
+
+    Attributes:
+        function: says what a step earns.
+        lazy: whether it needs no more than the judgement of an episode's last state. Then no other
+            state is evaluated, and an episode costs one evaluation.
+    """
+
+    function: RewardFunction
+    lazy: bool = False
+
+    def __call__(self, outcome: Outcome) -> Mapping[str, float]:
+        """The summands by name that the step earns."""
+        return self.function(outcome)
+
+
+_REWARDS: dict[str, Reward] = {}
+
+
+def register_reward(name: str, *, lazy: bool = False) -> Callable[[F], F]:
     """Decorator: let `reward=name` choose the decorated function.
 
     The function gets an `Outcome` and returns its summands by name: finite floats, and the same
     names whatever happened.
+
+    Args:
+        name: the new value of `reward=`.
+        lazy: whether only an episode's last state is judged; see `Reward` and `Outcome`.
 
     Raises:
         ValueError: the name is taken or empty.
@@ -61,7 +90,7 @@ def register_reward(name: str) -> Callable[[F], F]:
     check_new_name("name", name, _REWARDS)
 
     def add(function: F) -> F:
-        _REWARDS[name] = function
+        _REWARDS[name] = Reward(function, lazy)
         return function
 
     return add
@@ -72,8 +101,8 @@ def reward_names() -> tuple[str, ...]:
     return tuple(_REWARDS)
 
 
-def get_reward(name: str) -> RewardFunction:
-    """The reward function registered as `name`."""
+def get_reward(name: str) -> Reward:
+    """The reward registered as `name`."""
     check_choice("reward", name, _REWARDS)
     return _REWARDS[name]
 
@@ -105,3 +134,10 @@ def amc(outcome: Outcome) -> dict[str, float]:
     """AMC's accuracy-guaranteed protocol: -error * ln(MACs per image), error in [0, 1]."""
     macs = max(1.0, outcome.state.macs * outcome.dense_macs)
     return {"amc": -(1.0 - outcome.after.accuracy) * math.log(macs)}
+
+
+@register_reward("final", lazy=True)
+def final(outcome: Outcome) -> dict[str, float]:
+    """Accuracy change against the dense network in percentage points, at the end; before, 0."""
+    change = 100.0 * (outcome.after.accuracy - outcome.dense.accuracy)
+    return {"final": change if outcome.terminated else 0.0}

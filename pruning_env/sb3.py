@@ -14,6 +14,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from pruning_env.env import CNNPruneEnv
+from pruning_env.observations import Observation, stack
 from pruning_env.vector_env import CNNPruneVectorEnv, SlotStep
 
 
@@ -43,7 +44,7 @@ class CNNPruneVecEnv(VecEnv):
         self._actions: np.ndarray | None = None
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Observation:
         """Start all episodes anew, with what `seed` and `set_options` gave since the last time."""
         starts = [
             slot.reset(seed=seed, options=options)
@@ -52,13 +53,13 @@ class CNNPruneVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [info for _, info in starts]
-        return np.stack([observation for observation, _ in starts])
+        return stack([observation for observation, _ in starts])
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the (N, ...) actions; `step_wait` makes the step."""
         self._actions = actions
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Observation, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Prune every slot's network.
 
         Returns:
@@ -74,7 +75,7 @@ class CNNPruneVecEnv(VecEnv):
             if step.restart is not None:
                 self.reset_infos[index] = step.restart[1]
         return (
-            np.stack([s.observation if s.restart is None else s.restart[0] for s in steps]),
+            stack([s.observation if s.restart is None else s.restart[0] for s in steps]),
             np.array([step.reward for step in steps], dtype=np.float32),
             np.array([step.terminated for step in steps], dtype=np.bool_),
             [_info(step) for step in steps],

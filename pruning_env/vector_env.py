@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 
 from pruning_env.dynamics import PruningState, Transition
 from pruning_env.env import CNNPruneEnv
+from pruning_env.observations import Observation, stack
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class SlotStep:
         restart: observation and info of the new episode, if this one ended; else None.
     """
 
-    observation: np.ndarray
+    observation: Observation
     reward: float
     terminated: bool
     info: dict[str, Any]
-    restart: tuple[np.ndarray, dict[str, Any]] | None
+    restart: tuple[Observation, dict[str, Any]] | None
 
 
-class CNNPruneVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     """N episodes of `CNNPrune-v0` that share network, data and cache.
 
     A slot does what a single environment does, bit for bit; the N new networks of a step are judged
@@ -79,7 +80,7 @@ class CNNPruneVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def step(
         self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Prune every slot's network by its row of `actions`.
 
         Args:
@@ -103,7 +104,7 @@ class CNNPruneVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 info = step.restart[1]
             infos = self._add_info(infos, info, slot)
         return (
-            np.stack([s.observation if s.restart is None else s.restart[0] for s in steps]),
+            stack([s.observation if s.restart is None else s.restart[0] for s in steps]),
             np.array([step.reward for step in steps], dtype=np.float64),
             np.array([step.terminated for step in steps], dtype=np.bool_),
             np.zeros(self.num_envs, dtype=np.bool_),
@@ -130,7 +131,7 @@ class CNNPruneVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start all slots' episodes anew.
 
         Args:
@@ -152,7 +153,7 @@ class CNNPruneVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             else:
                 observation = slot.observe(slot.state())
             observations.append(observation)
-        return np.stack(observations), infos
+        return stack(observations), infos
 
     def render(self) -> tuple[Any, ...] | None:
         """One frame per slot, as `CNNPruneEnv.render` draws it; None without a render mode."""
@@ -170,6 +171,11 @@ class CNNPruneVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The slots' seeds."""
         return tuple(slot.np_random_seed for slot in self.slots)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations that the evaluator, which the slots share, has spent."""
+        return self.evaluator.evaluations
 
     def state(self, slot: int) -> PruningState:
         """Where a slot's episode is; see `CNNPruneEnv.state`.

@@ -105,6 +105,10 @@ class KnownOptimumEnv(gym.Env):
         info = {"is_success": self.dynamics.feasible(self._state)}
         return self._observation(), transition.reward, transition.terminated, False, info
 
+    @property
+    def evaluations(self) -> int:
+        return self.evaluator.evaluations
+
     def _observation(self) -> np.ndarray:
         return (self._state.counts / self.graph.sizes).astype(np.float32)
 

@@ -213,5 +213,110 @@ def test_a_logit_scale_that_is_not_positive_and_finite_is_refused(scale):
 
 
 def test_an_unknown_action_kind_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"action='counts'.*distribution"):
-        make_action("counts", SIZES, 3.0)
+    with pytest.raises(ValueError, match=r"action='layers'.*distribution"):
+        make_action("layers", SIZES, 3.0)
+
+
+# Fractions
+
+
+@pytest.fixture
+def ratio():
+    return make_action("ratio", SIZES, 3.0)
+
+
+def test_a_fraction_is_of_what_is_left_from_none_of_it_to_all_of_it(ratio):
+    left = np.array([10, 4, 7, 0])
+    for value, expected in ((-1, [0, 0, 0, 0]), (1, [10, 4, 7, 0]), (-0.5, [2, 1, 2, 0])):
+        action = np.full(4, float(value))
+        asked = ratio.asks(action, 99, left)
+        assert asked == sum(expected)
+        assert ratio.split(action, asked, left, np.zeros(4, int)).tolist() == expected
+
+
+def test_the_zero_action_takes_half_of_every_group(ratio):
+    left = np.array([10, 4, 8, 2])
+    assert ratio.asks(np.zeros(4), 1, left) == 12
+    assert ratio.split(np.zeros(4), 12, left, left * 0).tolist() == [5, 2, 4, 1]
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+    st.lists(st.integers(0, 50), min_size=4, max_size=4),
+)
+def test_fractions_ask_for_no_more_than_there_is_and_each_group_is_within_a_channel(action, left):
+    ratio, parsed, available = make_action("ratio", SIZES, 1.0), np.array(action), np.array(left)
+    asked = ratio.asks(parsed, 1, available)
+    wanted = (1 + parsed) / 2 * available
+    assert 0 <= asked <= available.sum() and abs(asked - wanted.sum()) <= 0.5 + 1e-6
+    split = ratio.split(parsed, asked, available, np.zeros(4, int))
+    assert split.sum() == asked and (split <= available).all()
+    assert (np.abs(split - wanted) < 1 + 0.5 + 1e-6).all()
+
+
+def test_scaled_fractions_move_together_and_stop_at_all(ratio):
+    left, action = np.array([100, 100, 100, 100]), np.array([-0.8, -0.6, -0.2, 1.0])
+    assert ratio.split(action, 85, left, left * 0).tolist() == [5, 10, 20, 50]
+    assert ratio.split(action, 205, left, left * 0).tolist() == [15, 30, 60, 100]
+
+
+def test_where_no_fraction_is_wanted_but_some_must_go_all_groups_lose_alike(ratio):
+    left = np.array([10, 20, 30, 40])
+    assert ratio.split(np.full(4, -1.0), 10, left, left * 0).tolist() == [1, 2, 3, 4]
+
+
+def test_a_fraction_does_not_depend_on_what_went_before_and_the_split_by_shares_may(ratio, kind):
+    left, given_before = np.array([10, 10, 10, 10]), np.array([0, 9, 0, 0])
+    for each, depends in ((ratio, False), (kind, True)):
+        splits = [each.split(np.zeros(4), 6, left, g) for g in (left * 0, given_before)]
+        assert np.array_equal(*splits) != depends
+
+
+def test_all_box_actions_check_alike(ratio, kind):
+    assert ratio.space() == kind.space()
+    with pytest.raises(ValueError, match="action is NaN"):
+        ratio.parse([0, 0, 0, np.nan])
+
+
+# Counts
+
+WIDTHS = np.array([9, 16, 4, 3])
+
+
+@pytest.fixture
+def counts():
+    return make_action("counts", WIDTHS, 3.0, 4)  # 3, 4, 1 and 1 units, of which one is the floor
+
+
+def test_counts_range_from_the_floor_to_the_dense_width_in_units(counts):
+    assert counts.space().nvec.tolist() == [3, 4, 1, 1]
+
+
+def test_groups_lose_what_they_hold_beyond_their_number_and_never_grow(counts):
+    for wanted, left, expected in (
+        ([2, 3, 0, 0], [2, 3, 0, 0], [0, 0, 0, 0]),
+        ([0, 1, 0, 0], [2, 3, 0, 0], [2, 2, 0, 0]),
+        ([2, 1, 0, 0], [1, 2, 0, 0], [0, 1, 0, 0]),
+    ):
+        available, parsed = np.array(left), counts.parse(np.array(wanted))
+        asked = counts.asks(parsed, 1, available)
+        assert (np.abs(parsed) <= 1).all() and asked == sum(expected)
+        assert counts.split(parsed, asked, available, available * 0).tolist() == expected
+
+
+@given(st.lists(st.integers(0, 299), min_size=4, max_size=4))
+def test_every_count_survives_being_written_as_a_number_from_minus_one_to_one(wanted):
+    kind, left = make_action("counts", np.full(4, 300), 1.0), np.full(4, 299)
+    parsed = kind.parse(np.array(wanted))
+    assert kind.split(parsed, kind.asks(parsed, 1, left), left, left * 0).tolist() == [
+        299 - count for count in wanted
+    ]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [[3, 0, 0, 0], [-1, 0, 0, 0], [0, 0, 0], [0.0, 1.0, 0.0, 0.0], None, [np.nan] * 4, "abcd"],
+)
+def test_counts_outside_the_space_are_refused(counts, bad):
+    with pytest.raises(ValueError, match=r"action=.*4 integers from 0"):
+        counts.parse(bad)

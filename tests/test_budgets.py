@@ -1,7 +1,11 @@
 """A budget is a named ratio to the dense network, closed-form or measured on the pruned model."""
 
+import time
+
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from pruning_env import budgets
 from pruning_env.budgets import Budget, parse_budget, register_budget
@@ -50,7 +54,7 @@ def test_anything_but_a_filled_dict_is_refused(budget):
 
 @pytest.mark.parametrize("key", ["flops", "", 3, None, "Params"])
 def test_an_unknown_key_is_refused_with_the_known_ones(key):
-    with pytest.raises(ValueError, match=r"budget key=.*is unknown; allowed: macs, params"):
+    with pytest.raises(ValueError, match=r"budget key=.*allowed: latency, macs, params"):
         parse_budget({key: 0.5})
 
 
@@ -108,3 +112,41 @@ def test_a_taken_or_empty_name_cannot_be_registered(name):
 def test_what_cannot_be_called_cannot_be_registered():
     with pytest.raises(ValueError, match=r"function=0\.5"):
         register_budget("number", 0.5)  # type: ignore[arg-type]
+
+
+def test_latency_is_a_built_in_name_that_cannot_be_taken():
+    assert parse_budget({"latency": 0.5})[0].compared
+    assert not parse_budget({"params": 0.5})[0].compared
+    with pytest.raises(ValueError, match="name='latency'"):
+        register_budget("latency", weights_of)
+
+
+class Sleeper(nn.Module):
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds, self.batches = seconds, []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        time.sleep(self.seconds)
+
+
+def test_latency_is_the_ratio_of_times_for_one_batch_of_images():
+    dense, pruned = Sleeper(0.004), Sleeper(0.001)
+    ratio = budgets.latency(dense, pruned, torch.zeros(100, 1))
+    assert 0.2 < ratio < 0.6
+    assert set(dense.batches + pruned.batches) == {budgets.LATENCY_IMAGES}
+
+
+def test_the_dense_network_has_latency_one_and_others_are_compared_with_it(evaluator, monkeypatch):
+    compared = []
+
+    def weights_ratio(dense, pruned, images):
+        compared.append(images.shape)
+        return weights_of(pruned) / weights_of(dense)
+
+    monkeypatch.setitem(budgets._COMPARED, "latency", weights_ratio)
+    dynamics = small_dynamics(evaluator, {"latency": 0.5, "params": 0.5})
+    assert dynamics.initial().usage == (1.0, 1.0) and not compared
+    state = dynamics.apply(dynamics.initial(), np.zeros(3))
+    assert state.usage[0] == state.params < 1 and compared == [(50, 1, 8, 8)]

@@ -23,6 +23,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import pruning_env
 from pruning_env import budgets
+from pruning_env.actions import action_names
+from pruning_env.constraints import constraint_names
 from pruning_env.env import CNNPruneEnv, Report
 from pruning_env.observations import GLOBAL_FEATURES, GROUP_FEATURES
 from pruning_env.rewards import reward_names
@@ -278,8 +280,12 @@ def test_the_docs_argument_table_is_the_constructors_signature():
         assert documented[parameter.name].replace('"', "'") == repr(default)
 
 
-def test_the_docs_reward_table_lists_the_built_in_rewards():
-    assert [row[0].strip("`") for row in table("`reward`")] == list(reward_names())
+@pytest.mark.parametrize(
+    ("argument", "names"),
+    [("reward", reward_names()), ("action", action_names()), ("constraint", constraint_names())],
+)
+def test_the_docs_tables_of_kinds_list_the_built_in_ones(argument, names):
+    assert [row[0].strip("`") for row in table(f"`{argument}`")] == list(names)
 
 
 # Bad actions
@@ -517,15 +523,17 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("budget", {}, "macs, params"),
         ("budget", 0.25, "macs, params"),
         ("reward", "acc", "accuracy_change"),
-        ("action", "counts", "distribution"),
-        ("observation", "dict", "flat"),
+        ("action", "layers", "counts, distribution, ratio"),
+        ("observation", "table", "dict, flat"),
         ("importance", "magnitude", "taylor"),
         ("recovery", "retrain", "bn, finetune, none"),
         ("finetune_steps", 0, "at least 1"),
         ("finetune_steps", 2.5, "at least 1"),
         ("finetune_lr", 0.0, "above 0"),
         ("finetune_lr", float("inf"), "above 0"),
-        ("constraint", "wall", "terminate"),
+        ("constraint", "walls", "cost, project, terminate, wall"),
+        ("max_steps", 0, "at least 1"),
+        ("max_steps", 2.0, "at least 1"),
         ("device", "gpu", "cpu"),
         ("device", None, "cpu"),
         ("render_mode", "human", "ansi, rgb_array"),

@@ -8,13 +8,18 @@ import sys
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import pruning_env  # noqa: F401  (registers the environments)
 from pruning_env.channels import ChannelGraph
+from pruning_env.data import Split, Splits
+from pruning_env.evaluator import Evaluator
 from pruning_env.models import CifarResNet
 from tests.small import SmallNet, small_evaluator
 
@@ -188,3 +193,62 @@ def test_memory_does_not_grow_over_cached_and_fresh_evaluations(no_collector: No
         tracemalloc.stop()
     assert grown < 100_000, f"{grown:,} bytes of Python objects"
     assert swollen < 40, f"{swollen:.1f} MiB of memory"
+
+
+def _reset_peak() -> None:
+    """Linux forgets the largest resident memory so far."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status_mib(key: str) -> float:
+    """`VmHWM`, the largest since the last reset, or `VmRSS`, what is resident now."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 2**10
+    raise AssertionError(f"no {key}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts memory so")
+def test_many_candidates_need_little_more_memory_than_one() -> None:
+    model = CifarResNet(20).eval()
+    graph = ChannelGraph.trace(model, torch.zeros(1, 3, 32, 32))
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (600, 3, 32, 32), dtype=torch.uint8)
+    images = Split(pixels, torch.arange(600) % 10)
+    splits = Splits(images, images, images, (0.5,) * 3, (0.25,) * 3, 10)
+    evaluator = Evaluator(model, graph, splits, recovery="bn", recovery_images=256)
+
+    def needs(count: int) -> float:
+        keeps = [graph.random_keep(0.5, rng) for _ in range(count)]
+        gc.collect()
+        before = _status_mib("VmRSS")
+        _reset_peak()
+        evaluator.evaluate_many(keeps)
+        return _status_mib("VmHWM") - before
+
+    needs(2)  # pools and thread stacks
+    one = max(needs(1) for _ in range(3))
+    many = needs(64)
+    # 64 pruned copies of the weights alone would be 8 MiB; their activations 64 times those of one.
+    assert many < 2 * one + 8, f"{many:.1f} MiB for 64, {one:.1f} for one"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts memory so")
+def test_memory_does_not_grow_over_ten_thousand_steps() -> None:
+    env = gym.make("CNNPrune-v0")
+    rng = np.random.default_rng(0)
+
+    def steps(count: int) -> float:
+        env.reset()
+        for _ in range(count):
+            _, _, terminated, _, _ = env.step(rng.uniform(-1, 1, env.action_space.shape))
+            if terminated:
+                env.reset()
+        gc.collect()
+        return _status_mib("VmRSS")
+
+    before = steps(2_000)  # the cache fills up
+    grown = steps(10_000) - before
+    assert grown < 20, f"{grown:.1f} MiB over 10,000 steps"

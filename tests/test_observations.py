@@ -147,7 +147,7 @@ def test_a_state_that_is_not_judged_has_no_observation(state):
 
 
 def test_an_unknown_observation_kind_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"observation='dict'.*flat"):
+    with pytest.raises(ValueError, match=r"observation='table'.*dict, flat"):
         make_observation(
-            "dict", EVALUATOR.graph, DYNAMICS.budgets, DYNAMICS.scores, DYNAMICS.units.floors
+            "table", EVALUATOR.graph, DYNAMICS.budgets, DYNAMICS.scores, DYNAMICS.units.floors
         )

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from agents.rollout import approach, feasible_end, finish
+from pruning_env.finetuning import FineTuning
 from tests.known_optimum import FREE_GROUP, KnownOptimumEnv, trace_chain
+from tests.small import small_dynamics, small_evaluator
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,23 @@ def test_taking_everything_from_the_free_group_costs_no_accuracy(graph):
         for each in (action, np.zeros(4))
     )
     assert best.accuracy > 0.98 > 0.92 > uniform.accuracy
+
+
+def test_a_feasible_end_asks_for_the_budgets_and_not_for_the_cost():
+    # By constraint="cost", what meets the budgets still has a cost: usage / limit.
+    for limit, met in ((0.9, True), (0.1, False)):
+        dynamics = small_dynamics(budget={"params": limit}, constraint="cost", max_steps=5)
+        end = finish(dynamics, dynamics.initial(), np.zeros(3))
+        assert end.terminated and end.cost > 0 and end.state.step == 5
+        assert feasible_end(end) is met
+
+
+def test_a_look_ahead_leaves_training_to_its_end():
+    evaluator = small_evaluator(recovery="finetune", finetuning=FineTuning(steps=1))
+    dynamics = small_dynamics(evaluator, {"params": 0.5}, channels_per_step=0.1)
+    start = dynamics.initial()
+    ahead = dynamics.check(approach(dynamics, start, np.zeros(3)))
+    assert ahead.metrics is None and ahead.latest == start.metrics
+    end = dynamics.transition(ahead, np.zeros(3))
+    assert end.terminated and evaluator.evaluations == 1
+    assert end.reward == 100 * (end.state.latest.accuracy - start.latest.accuracy)

@@ -32,6 +32,7 @@ from pruning_env.tasks import get_task
 from tests.rollout import trajectory
 
 VARIANTS: list[dict[str, Any]] = [
+    {"reward": "final", "channels_per_step": 0.1},
     {},
     {"recovery": "none", "budget": {"macs": 0.3}},
     {"budget": {"params": 0.3, "macs": 0.2}, "channels_per_step": 0.2, "reward": "rl_pruner"},
@@ -411,7 +412,7 @@ def test_every_reward_is_the_same_for_many_slots(reward):
     for action in np.random.default_rng(0).uniform(-1, 1, (8, 6)):
         got, expected = envs.step(np.stack([action, -action])), single.step(action)
         assert got[1][0] == expected[1]
-    assert envs._reward._arithmetic == (reward != "amc")
+    assert envs._reward._arithmetic == (reward not in ("amc", "final"))
 
 
 def test_many_slots_count_evaluations_as_one_would():

@@ -16,10 +16,11 @@ from pruning_env.actions import make_action
 from pruning_env.arguments import check_choice
 from pruning_env.budgets import parse_budget
 from pruning_env.channels import ChannelGraph
-from pruning_env.dynamics import PruningDynamics, PruningState, Transition
+from pruning_env.dynamics import PruningDynamics
 from pruning_env.env import CNNPruneEnv
 from pruning_env.observations import FlatObservation
 from pruning_env.rewards import get_reward
+from pruning_env.state import PruningState, Transition
 from pruning_env.tabular.evaluator import TableEvaluator
 from pruning_env.tabular.process import Place, TabularProcess, at
 from pruning_env.tabular.solution import Record, Regret, Solution

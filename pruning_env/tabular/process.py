@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from pruning_env.dynamics import PruningDynamics, PruningState
+from pruning_env.dynamics import PruningDynamics
 from pruning_env.evaluator import Metrics
 from pruning_env.observations import FlatObservation
+from pruning_env.state import PruningState
 from pruning_env.tabular.evaluator import TableEvaluator
 
 __all__ = ["Place", "TabularProcess"]
@@ -29,12 +30,17 @@ class Place:
 
     It has a state's attributes, with (N,) arrays for numbers and (N, ...) for arrays where it is N
     episodes, so that dynamics and rewards written with arithmetic can read it as one.
+
+    Attributes:
+        latest: metrics of the last judged state: this one's if it is `judged`.
+        judged: whether it is; a lazy reward judges only where an episode ends.
     """
 
     process: TabularProcess
     index: Any
     step: Any
-    metrics: Metrics
+    latest: Metrics
+    judged: Any
     last_action: np.ndarray
     requested: Any
     removed: Any
@@ -76,7 +82,8 @@ class Place:
             keep=self.keep,
             counts=self.counts,
             step=self.step,
-            metrics=self.metrics,
+            metrics=self.latest if self.judged else None,
+            known=None if self.judged else self.latest,
             usage=self.usage,
             params=self.params,
             macs=self.macs,
@@ -123,6 +130,7 @@ class TabularProcess:
         self._channels = self.counts.sum(axis=1)
         self._left = dynamics.units.left(self.counts)
         self._strides = table.strides
+        self._lazy = dynamics._lazy
         self._units_per_step = dynamics.per_step // dynamics.units.round_to
         self.params = table.params / int(table.params[-1])
         self.macs = table.macs / int(table.macs[-1])
@@ -138,16 +146,16 @@ class TabularProcess:
     def dense(self) -> Place:
         """The dense network, where one episode starts."""
         nothing = np.zeros(self._strides.size)
-        return Place(self, len(self.counts) - 1, 0, self.evaluator.dense, nothing, 0, 0)
+        return Place(self, len(self.counts) - 1, 0, self.evaluator.dense, True, nothing, 0, 0)
 
     def place(self, state: PruningState) -> Place:
-        """The place of a judged state that `dynamics` has checked."""
-        assert state.metrics is not None
+        """The place of a settled state that `dynamics` has checked."""
         return Place(
             self,
             int(self.evaluator.table.index(state.counts)),
             state.step,
-            state.metrics,
+            state.latest,
+            state.metrics is not None,
             state.last_action,
             state.requested,
             state.removed,
@@ -164,11 +172,13 @@ class TabularProcess:
     def follow(self, before: Place, action: np.ndarray) -> Place:
         """One step of one episode by a parsed action (L,); counts an evaluation if it is new."""
         index = int(self.successor(before.index, action))
+        judged = not self._lazy or at(self.over, index)
         return Place(
             self,
             index,
             before.step + 1,
-            self.evaluator.look_up(index),
+            self.evaluator.look_up(index) if judged else before.latest,
+            judged,
             action,
             self.dynamics.per_step,
             self._channels.item(before.index) - self._channels.item(index),
@@ -177,12 +187,15 @@ class TabularProcess:
     def follow_many(self, before: Place, actions: np.ndarray) -> Place:
         """`follow` for N episodes, `actions` (N, L)."""
         index = self.successor(before.index, actions)
-        accuracy, loss = self.evaluator.look_up_many(index)
+        judged = self.over[index] if self._lazy else np.ones(len(index), dtype=np.bool_)
+        accuracy, loss = before.latest.accuracy.copy(), before.latest.loss.copy()  # type: ignore[attr-defined]
+        accuracy[judged], loss[judged] = self.evaluator.look_up_many(index[judged])
         return Place(
             self,
             index,
             before.step + 1,
             Metrics(accuracy, loss),  # type: ignore[arg-type]
+            judged,
             actions,
             np.full(len(index), self.dynamics.per_step),
             self._channels[before.index] - self._channels[index],
@@ -192,13 +205,17 @@ class TabularProcess:
         """(..., n) a fresh float32 observation of `place`."""
         seen = self._seen.take(place.index, axis=0)
         seen[..., self._where["last_action"]] = place.last_action
+        if self._lazy:
+            latest = (place.latest.accuracy, np.vectorize(math.exp)(-np.asarray(place.latest.loss)))
+            for feature, value in zip(("accuracy", "likelihood"), latest, strict=True):
+                seen[..., self._where[feature]] = np.asarray(value)[..., None]
         return seen
 
     def info(self, place: Place, cost: Any, reward_terms: Any) -> dict[str, Any]:
         """Gymnasium's info at `place`; numbers for one episode, (N,) arrays for N."""
         return {
-            "accuracy": place.metrics.accuracy,
-            "loss": place.metrics.loss,
+            "accuracy": place.latest.accuracy,
+            "loss": place.latest.loss,
             "params": place.params,
             "macs": place.macs,
             "cost": cost,

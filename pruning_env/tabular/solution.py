@@ -12,7 +12,7 @@ import numpy as np
 
 from pruning_env.arguments import check_choice
 from pruning_env.budgets import Budget, parse_budget
-from pruning_env.dynamics import PruningState
+from pruning_env.state import PruningState
 from pruning_env.tabular.process import TabularProcess
 
 __all__ = ["Record", "Regret", "Solution"]

@@ -16,9 +16,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from pruning_env.actions import DistributionAction
-from pruning_env.dynamics import PruningState, Transition
 from pruning_env.evaluator import Metrics
 from pruning_env.rewards import Outcome
+from pruning_env.state import PruningState, Transition
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tabular.process import Place
 
@@ -270,7 +270,7 @@ class _SlotRewards:
         after = dataclasses.replace(
             start,
             index=np.array([0, len(process.counts) // 2, len(process.counts) - 1]),
-            metrics=Metrics(np.array([0.1, 0.5, 0.9]), np.array([2.5, 1.0, 0.1])),  # type: ignore[arg-type]
+            latest=Metrics(np.array([0.1, 0.5, 0.9]), np.array([2.5, 1.0, 0.1])),  # type: ignore[arg-type]
         )
         ended = np.array([True, False, False])
         try:
@@ -290,7 +290,16 @@ class _SlotRewards:
     def _together(
         self, before: Place, after: Place, terminated: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        outcome = Outcome(before.metrics, after.metrics, after, *self._dense, terminated)  # type: ignore[arg-type]
+        params, macs = self._dense
+        outcome = Outcome(
+            before=before.latest,
+            after=after.latest,
+            dense=self._dynamics.evaluator.dense,
+            state=after,  # type: ignore[arg-type]
+            dense_params=params,
+            dense_macs=macs,
+            terminated=terminated,  # type: ignore[arg-type]
+        )
         terms = {
             name: self._dynamics._reward_scale * np.asarray(value, dtype=np.float64)
             for name, value in self._dynamics._reward(outcome).items()
@@ -339,7 +348,8 @@ def _repeat(place: Place, slots: int) -> Place:
         place.process,
         np.full(slots, place.index),
         np.full(slots, place.step),
-        Metrics(np.full(slots, place.metrics.accuracy), np.full(slots, place.metrics.loss)),  # type: ignore[arg-type]
+        Metrics(np.full(slots, place.latest.accuracy), np.full(slots, place.latest.loss)),  # type: ignore[arg-type]
+        np.full(slots, place.judged),
         np.tile(place.last_action, (slots, 1)),
         np.full(slots, place.requested),
         np.full(slots, place.removed),
@@ -355,14 +365,15 @@ def _put(places: Place, slots: np.ndarray, place: Place) -> Place:
         return column
 
     metrics = Metrics(
-        put(places.metrics.accuracy, place.metrics.accuracy),
-        put(places.metrics.loss, place.metrics.loss),
+        put(places.latest.accuracy, place.latest.accuracy),
+        put(places.latest.loss, place.latest.loss),
     )
     return Place(
         places.process,
         put(places.index, place.index),
         put(places.step, place.step),
         metrics,
+        put(places.judged, place.judged),
         put(places.last_action, place.last_action),
         put(places.requested, place.requested),
         put(places.removed, place.removed),
@@ -371,12 +382,13 @@ def _put(places: Place, slots: np.ndarray, place: Place) -> Place:
 
 def _row(places: Place, slot: int) -> Place:
     """One slot's place, as of one episode."""
-    metrics = places.metrics
+    metrics = places.latest
     return Place(
         places.process,
         int(places.index[slot]),
         int(places.step[slot]),
         Metrics(metrics.accuracy.item(slot), metrics.loss.item(slot)),  # type: ignore[attr-defined]
+        bool(places.judged[slot]),
         places.last_action[slot],
         int(places.requested[slot]),
         int(places.removed[slot]),
