@@ -40,6 +40,10 @@ _HOMES = {
 }
 _ENVIRONMENTS = {
     "CNNPrune-v0": ("pruning_env.env:CNNPruneEnv", "pruning_env.vector_env:CNNPruneVectorEnv"),
+    "CNNPruneTabular-v0": (
+        "pruning_env.tabular.env:CNNPruneTabularEnv",
+        "pruning_env.tabular.vector_env:CNNPruneTabularVectorEnv",
+    ),
 }
 """By id: the entry points of the single and of the vector environment."""
 

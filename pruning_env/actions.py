@@ -19,6 +19,7 @@ from pruning_env.units import Units
 # Quotas closer than this to each other or to a whole number count as equal: float noise must not
 # decide who gets a channel, or two machines would prune different networks.
 _TIE_DECIMALS = 9
+_SMALLEST = 5e-324  # the smallest positive float64
 
 
 def distribution(action: np.ndarray, sizes: np.ndarray, logit_scale: float) -> np.ndarray:
@@ -29,17 +30,18 @@ def distribution(action: np.ndarray, sizes: np.ndarray, logit_scale: float) -> n
     `exp(logit_scale)`.
 
     Args:
-        action: (L,) finite logits.
+        action: (..., L) finite logits.
         sizes: (L,) number of channels of each group in the dense network.
         logit_scale: finite factor on the logits. With actions in [-1, 1] the largest ratio
             between two groups of equal size is `exp(2 * logit_scale)`.
 
     Returns:
-        (L,) float64 probabilities that sum to 1.
+        (..., L) float64 probabilities; each row sums to 1.
     """
     logits = logit_scale * np.asarray(action, dtype=np.float64)
-    weights = np.asarray(sizes, dtype=np.float64) * np.exp(logits - logits.max())
-    return weights / weights.sum()
+    largest = np.ascontiguousarray(logits.T).max(axis=0).T  # 20 times quicker than along short rows
+    weights = np.asarray(sizes, dtype=np.float64) * np.exp(logits - largest[..., None])
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def allocate(
@@ -61,57 +63,94 @@ def allocate(
     `n_i >= n_j`), and a larger `p_i` never lowers `n_i`. A larger `total` may lower one entry: that
     is the Alabama paradox of largest remainders.
 
+    Many splits may be asked for at once, one per row; each is what it would be alone, bit for bit.
+
     Args:
-        total: number of channels to give, at least 0.
-        p: (L,) finite weights, at least 0; need not sum to 1.
-        available: (L,) how many channels each group can give, at least 0.
-        given: (L,) how many each gave before, at least 0; None: nothing.
+        total: number of channels to give, at least 0; the same for all rows.
+        p: (..., L) finite weights, at least 0; need not sum to 1.
+        available: (..., L) how many channels each group can give, at least 0.
+        given: (..., L) how many each gave before, at least 0; None: nothing.
 
     Returns:
-        (L,) int64 counts; their sum is exactly `min(total, available.sum())`.
+        (..., L) int64 counts; the sum of each row is exactly `min(total, available.sum())`.
     """
-    available = np.asarray(available, dtype=np.int64)
-    p = np.asarray(p, dtype=np.float64)
-    total = min(int(total), int(available.sum()))
-    quotas = _quotas(total, p, available)
-    counts = np.floor(np.round(quotas, _TIE_DECIMALS)).astype(np.int64)
+    p, available = np.asarray(p, dtype=np.float64), np.asarray(available)
+    if p.shape != available.shape:
+        p, available = np.broadcast_arrays(p, available)
+    shape = p.shape
+    # From here on one split per column: along short rows, numpy's reductions are slow.
+    p, available = _columns(p), _columns(available)
+    splits = p.shape[1]
+    totals = np.minimum(int(total), available.sum(axis=0))
     if given is None:
-        due = quotas
+        quotas = due = _quotas(totals, p, available)
     else:
-        due = _quotas(total + int(np.sum(given)), p, available + given) - given
-    behind = np.round(due - counts, _TIE_DECIMALS)
-    behind[np.round(quotas - counts, _TIE_DECIMALS) <= 0] = -np.inf  # whole quotas stay as they are
-    order = np.lexsort((np.arange(p.size), -p, -behind))
-    counts[order[: total - int(counts.sum())]] += 1
-    return counts
+        gave = _columns(given)
+        # One call for both: for a few groups the calls cost more than the numbers.
+        both = _quotas(
+            np.concatenate([totals, totals + gave.sum(axis=0)]),
+            np.concatenate([p, p], axis=1),
+            np.concatenate([available, available + gave], axis=1),
+        )
+        quotas, due = both[:, :splits], both[:, splits:] - gave
+    floors = np.floor(quotas.round(_TIE_DECIMALS))
+    behind = (due - floors).round(_TIE_DECIMALS)
+    behind[(quotas - floors).round(_TIE_DECIMALS) <= 0] = -np.inf  # whole quotas stay as they are
+    counts = floors + (_place(behind, p) < totals - floors.sum(axis=0))
+    return counts.T.astype(np.int64, order="C").reshape(shape)
 
 
-def _quotas(total: int, p: np.ndarray, available: np.ndarray) -> np.ndarray:
-    """(L,) real numbers in [0, available] that sum to `total`, which is at most what there is."""
-    quotas = _fill(float(total), p, available)
-    short = round(total - quotas.sum())  # not 0 only if every group with p > 0 is empty
-    if short > 0:
-        quotas += _fill(float(short), np.where(p > 0, 0.0, available), available)
+def _columns(rows: np.ndarray) -> np.ndarray:
+    """(..., L) -> (L, N) float64, in C order; whole numbers stay exact."""
+    rows = np.asarray(rows)
+    return rows.reshape(-1, rows.shape[-1]).T.astype(np.float64, order="C")
+
+
+def _place(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """(L, N) places in a column, 0 for the largest `first`, ties by `then`, then by lower index.
+
+    By comparing all pairs: for many short columns that is several times faster than sorting.
+    """
+    groups = len(first)
+    other, other_then, number = first[:, None], then[:, None], np.arange(groups)
+    ahead = other_then == then
+    ahead &= (number[:, None] < number)[:, :, None]
+    ahead |= other_then > then
+    ahead &= other == first
+    ahead |= other > first
+    # Bytes add up faster than they are made into integers.
+    return ahead.view(np.uint8).sum(axis=0, dtype=np.min_scalar_type(groups))
+
+
+def _quotas(total: np.ndarray, p: np.ndarray, available: np.ndarray) -> np.ndarray:
+    """(L, N) reals in [0, available] whose columns sum to `total` (N,), at most what there is."""
+    quotas = _fill(total, p, available)
+    short = np.rint(total - quotas.sum(axis=0))
+    if short.any():  # a column in which every group with p > 0 is empty
+        quotas += _fill(short, np.where(p > 0, 0.0, available), available)
     return quotas
 
 
-def _fill(total: float, p: np.ndarray, available: np.ndarray) -> np.ndarray:
-    """(L,) real quotas `min(available, c * p)` with `c` such that they sum to `total`.
+def _fill(total: np.ndarray, p: np.ndarray, available: np.ndarray) -> np.ndarray:
+    """(L, N) real quotas `min(available, c * p)` with `c` such that a column sums to its `total`.
 
-    They sum to less only where the groups with `p > 0` have less than `total` in all.
+    It sums to less only where the groups with `p > 0` have less than `total` in all.
     """
-    quotas = np.zeros(p.size)
     unfilled = (p > 0) & (available > 0)
-    while unfilled.any() and total > 0:
-        weights = np.where(unfilled, p, 0.0) / p[unfilled].max()
-        offer = total * (weights / weights.sum())
-        full = unfilled & (offer >= available)
-        if not full.any():
-            quotas[unfilled] = offer[unfilled]
-            break
-        quotas[full] = available[full]
-        total -= float(available[full].sum())
-        unfilled &= ~full
+    weights = np.where(unfilled, p, 0.0)
+    # The bounds matter only where nothing is unfilled, and turn 0 / 0 into 0.
+    weights /= np.maximum(weights.max(axis=0), _SMALLEST)
+    # Below 8 numbers both axes add up in the same order, and the first one is quicker.
+    sums = weights.sum(axis=0) if len(p) < 8 else np.ascontiguousarray(weights.T).sum(axis=1)
+    quotas = total * (weights / np.maximum(sums, 1.0))
+    full = unfilled & (quotas >= available)
+    if full.any():
+        # Full groups give all they have, and what is missing is offered to the others.
+        where = full.any(axis=0).nonzero()[0]
+        full, some_p, some = (each.take(where, axis=1) for each in (full, p, available))
+        given = np.where(full, some, 0.0)
+        rest = _fill(total[where] - given.sum(axis=0), np.where(full, 0.0, some_p), some)
+        quotas[:, where] = given + rest
     return quotas
 
 
@@ -143,13 +182,13 @@ class ActionKind(Protocol):
     def split(
         self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
-        """(L,) int64 channels that each group gives now.
+        """(..., L) int64 channels that each group gives now.
 
         Args:
-            action: (L,) parsed action.
+            action: (..., L) parsed action, or one per row.
             total: channels to give in all.
-            available: (L,) what each group can give at most.
-            given: (L,) what each gave since the dense network.
+            available: (..., L) what each group can give at most.
+            given: (..., L) what each gave since the dense network.
         """
 
 
@@ -190,6 +229,34 @@ class BoxAction:
             raise ValueError(f"action is NaN at index {where}; give {expected}")
         return np.clip(values.astype(np.float64), -1.0, 1.0)
 
+    def parse_many(self, actions: Any) -> np.ndarray:
+        """`parse` for each of N raw actions, as (N, L) float64 in [-1, 1].
+
+        Raises:
+            ValueError: as `parse`, naming the action's place as `slot`, or not one per slot.
+        """
+        values = actions if isinstance(actions, np.ndarray) else None
+        if (
+            values is not None
+            and values.dtype.kind in "fiu"
+            and values.shape[1:] == self.sizes.shape
+            and not np.isnan(values).any()
+        ):
+            return np.clip(values.astype(np.float64), -1.0, 1.0)
+        try:
+            rows = list(actions)
+        except TypeError:
+            raise ValueError(
+                f"actions={actions!r} is not allowed; give one action per slot"
+            ) from None
+        parsed = []
+        for slot, row in enumerate(rows):
+            try:
+                parsed.append(self.parse(row))
+            except ValueError as error:
+                raise ValueError(f"slot {slot}: {error}") from error
+        return np.array(parsed).reshape(-1, self.sizes.size)
+
 
 class DistributionAction(BoxAction):
     """`action="distribution"`: logits of how the step's channels are spread over the groups.
@@ -213,7 +280,7 @@ class DistributionAction(BoxAction):
     def split(
         self, action: np.ndarray, total: int, available: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
-        """(L,) int64 channels that each group gives now; see `distribution` and `allocate`."""
+        """(..., L) int64 channels that each group gives; see `distribution` and `allocate`."""
         p = distribution(action, self.sizes, self.logit_scale)
         return allocate(total, p, available, given)
 
