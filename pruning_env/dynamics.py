@@ -61,6 +61,9 @@ class PruningDynamics:
         units: the steps in which widths shrink.
         per_step: channels that a step announces, unless action or constraint say otherwise.
         constraint: the constraint, with its `max_steps`.
+        reward: as given.
+        reward_scale: as given.
+        lazy: whether the reward judges an episode's last state only.
 
     Raises:
         ValueError: a bad argument, or nothing can be pruned.
@@ -99,9 +102,9 @@ class PruningDynamics:
         self.units = Units(graph.sizes, round_to)
         self._units_per_step = max(1, round(share * graph.num_channels / round_to))
         self.per_step = self._units_per_step * round_to
-        self._reward = reward
-        self._lazy = isinstance(reward, Reward) and reward.lazy
-        self._reward_scale = check_positive("reward_scale", reward_scale)
+        self.reward = reward
+        self.lazy = isinstance(reward, Reward) and reward.lazy
+        self.reward_scale = check_positive("reward_scale", reward_scale)
         # A fixed stream: the ranking belongs to the environment, not to an episode's seed.
         self.scores = np.array(evaluator.scores(importance, rng=np.random.default_rng(0)))
         self.rank = np.array(graph.rank(self.scores))
@@ -171,7 +174,7 @@ class PruningDynamics:
             requested=units * self.units.round_to,
             removed=int((state.counts - counts).sum()),
             weights=state.weights,
-            known=(state.metrics or state.known) if self._lazy else None,
+            known=(state.metrics or state.known) if self.lazy else None,
         )
 
     def judge(self, state: PruningState) -> PruningState:
@@ -210,7 +213,7 @@ class PruningDynamics:
         settled = list(states)
         waiting = []
         for index, state in enumerate(states):
-            spared = self._lazy or state.known is not None
+            spared = self.lazy or state.known is not None
             if spared and state.metrics is None and not self.terminal(state):
                 known = self.evaluator.dense if state.known is None else state.known
                 settled[index] = dataclasses.replace(state, known=known)
@@ -272,7 +275,7 @@ class PruningDynamics:
     def no_reward_terms(self, state: PruningState) -> dict[str, float]:
         """The reward's terms, all 0: what a reset reports."""
         settled = self.settle_many([state])[0]
-        return dict.fromkeys(self._reward_terms(settled, settled, False), 0.0)
+        return dict.fromkeys(self.reward_terms(settled, settled, False), 0.0)
 
     def check(self, state: Any) -> PruningState:
         """Return `state`, judged where an episode would judge it, if this process can be in it.
@@ -361,7 +364,7 @@ class PruningDynamics:
 
     def _completion(self, before: PruningState, after: PruningState) -> Transition:
         terminated = self.terminal(after)
-        terms = self._reward_terms(before, after, terminated)
+        terms = self.reward_terms(before, after, terminated)
         return Transition(
             state=after,
             reward=float(sum(terms.values())),
@@ -371,9 +374,14 @@ class PruningDynamics:
             feasible=self.feasible(after),
         )
 
-    def _reward_terms(
+    def reward_terms(
         self, before: PruningState, after: PruningState, terminated: bool
     ) -> dict[str, float]:
+        """The reward's summands by name, scaled, for a step from `before` to `after`.
+
+        Raises:
+            ValueError: the reward function does not give finite numbers.
+        """
         outcome = Outcome(
             before=before.latest,
             after=after.latest,
@@ -383,13 +391,13 @@ class PruningDynamics:
             dense_macs=self._dense_macs,
             terminated=terminated,
         )
-        terms = self._reward(outcome)
+        terms = self.reward(outcome)
         if not isinstance(terms, Mapping) or not all(map(math.isfinite, terms.values())):
             raise ValueError(
-                f"reward function {self._reward!r} returned {terms!r}; "
+                f"reward function {self.reward!r} returned {terms!r}; "
                 "it must return a dict of finite floats"
             )
-        return {name: self._reward_scale * float(value) for name, value in terms.items()}
+        return {name: self.reward_scale * float(value) for name, value in terms.items()}
 
     def _ending(self, state: PruningState) -> str:
         if self.exhausted(state):

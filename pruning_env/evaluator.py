@@ -170,7 +170,7 @@ class Evaluator:
         self._splits = replace(splits, test=_nothing(splits.test))
         self._val = self._resident(self._splits, splits.search_val)
         self._calibration = self._resident(
-            self._splits, _evenly_spaced(splits.search_train, recovery_images)
+            self._splits, evenly_spaced(splits.search_train, recovery_images)
         )
         self._check_graph()
         self._check_outputs(splits.num_classes)
@@ -450,7 +450,7 @@ def _nothing(split: Split) -> Split:
     return Split(split.images[:0].clone(), split.labels[:0].clone())
 
 
-def _evenly_spaced(split: Split, count: int) -> Split:
+def evenly_spaced(split: Split, count: int) -> Split:
     """`count` images, or all, at equal distances and in order."""
     total = len(split.labels)
     index = torch.arange(min(count, total)) * total // min(count, total)

@@ -66,7 +66,7 @@ def real_over_table(**arguments):
         make_action("distribution", env.graph.sizes, settings["logit_scale"]),
         channels_per_step=settings["channels_per_step"],
         round_to=load_table().round_to,
-        reward=old._reward,
+        reward=old.reward,
     )
     assert np.array_equal(env.dynamics.scores, load_table().scores)
     return env

@@ -182,7 +182,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         before = self._places[-1]
         after = self.process.follow(before, self.dynamics.action.parse(action))
         terminated = at(self.process.over, after.index)
-        terms = self.dynamics._reward_terms(before, after, terminated)  # type: ignore[arg-type]
+        terms = self.dynamics.reward_terms(before, after, terminated)  # type: ignore[arg-type]
         cost = at(self.process.excess, after.index) if terminated else 0.0
         self._places += (after,)
         return (

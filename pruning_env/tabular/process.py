@@ -130,7 +130,7 @@ class TabularProcess:
         self._channels = self.counts.sum(axis=1)
         self._left = dynamics.units.left(self.counts)
         self._strides = table.strides
-        self._lazy = dynamics._lazy
+        self._lazy = dynamics.lazy
         self._units_per_step = dynamics.per_step // dynamics.units.round_to
         self.params = table.params / int(table.params[-1])
         self.macs = table.macs / int(table.macs[-1])

@@ -301,8 +301,8 @@ class _SlotRewards:
             terminated=terminated,  # type: ignore[arg-type]
         )
         terms = {
-            name: self._dynamics._reward_scale * np.asarray(value, dtype=np.float64)
-            for name, value in self._dynamics._reward(outcome).items()
+            name: self._dynamics.reward_scale * np.asarray(value, dtype=np.float64)
+            for name, value in self._dynamics.reward(outcome).items()
         }
         if not all(term.shape == terminated.shape for term in terms.values()):
             raise ValueError("a term is not one number per slot")
@@ -314,7 +314,7 @@ class _SlotRewards:
         self, before: Place, after: Place, terminated: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         rows = [
-            self._dynamics._reward_terms(_row(before, slot), _row(after, slot), bool(ended))  # type: ignore[arg-type]
+            self._dynamics.reward_terms(_row(before, slot), _row(after, slot), bool(ended))  # type: ignore[arg-type]
             for slot, ended in enumerate(terminated)
         ]
         terms = {name: np.array([row[name] for row in rows]) for name in rows[0]}
