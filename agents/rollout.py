@@ -7,6 +7,7 @@ neither who chose the action nor how good the outcome is.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,21 @@ def finish(
 ) -> Transition:
     """Keep `action` (L,) from `state` to the end of the episode; one evaluation."""
     return dynamics.transition(approach(dynamics, state, action), action)
+
+
+def finish_many(
+    dynamics: PruningDynamics,
+    state: PruningState,
+    actions: Iterable[NDArray[np.floating]],
+    steps: int | None = None,
+) -> list[Transition]:
+    """Keep each action (L,) from `state` for `steps` steps, as in `approach`; judge all together.
+
+    One evaluation for each that was not seen before, and the same results as one by one.
+    """
+    kept = list(actions)
+    ahead = [approach(dynamics, state, action, steps) for action in kept]
+    return dynamics.transition_many(ahead, kept)
 
 
 def feasible_end(transition: Transition) -> bool:
