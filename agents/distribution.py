@@ -15,7 +15,7 @@ from pruning_env.actions import distribution
 #: Smallest share a group may have, so that no group can be lost for ever (spec: 1e-5).
 FLOOR = 1e-5
 
-NOISE_KINDS = ("multiplicative", "absolute")
+NOISE_KINDS = ("adaptive", "multiplicative", "absolute")
 
 
 def normalise(shares: ArrayLike) -> NDArray[np.float64]:
@@ -58,20 +58,50 @@ def representable(
     return distribution(action.astype(np.float64), np.asarray(sizes), logit_scale)
 
 
-def perturb(
-    probabilities: ArrayLike, kind: str, scale: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Disturb a distribution (L,) by Gaussian noise of a random size.
+def to_logits(probabilities: ArrayLike, sizes: ArrayLike) -> NDArray[np.float64]:
+    """Log shares (..., L) per channel, centred: 0 everywhere when shares are width-proportional.
 
-    Each call draws one u ~ U(0, 1), so that near and far candidates are mixed, and z ~ N(0, 1) per
-    group. "multiplicative" works in log space, p_l · exp(scale · u · z_l), and is as strong for a
-    narrow group as for a wide one. "absolute" is the published form, p_l + scale · u · z_l, which
-    empties small shares and hardly moves large ones.
+    The coordinates in which distributions are averaged: a share of 0.001 is as far from 0.002 as
+    0.1 is from 0.2, and a group's size does not matter.
+    """
+    shares = np.maximum(np.asarray(probabilities, dtype=np.float64), FLOOR)
+    logits = np.log(shares / np.asarray(sizes, dtype=np.float64))
+    return logits - logits.mean(axis=-1, keepdims=True)
+
+
+def from_logits(logits: ArrayLike, sizes: ArrayLike) -> NDArray[np.float64]:
+    """The distribution (L,) with these log shares (L,) per channel, up to a shift."""
+    return normalise(distribution(np.asarray(logits), np.asarray(sizes), 1.0))
+
+
+def perturb(
+    probabilities: ArrayLike,
+    kind: str,
+    scale: float | NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Disturb a distribution (L,) by Gaussian noise.
+
+    With z ~ N(0, 1) per group and one u ~ U(0, 1) per call, so that near and far candidates are
+    mixed:
+
+    - "adaptive": p_l · exp(scale_l · z_l), for scales that follow the search;
+    - "multiplicative": p_l · exp(scale · u · z_l), as strong for a narrow group as for a wide one;
+    - "absolute": p_l + scale · u · z_l, the published form, which empties small shares and hardly
+      moves large ones.
+
+    Args:
+        probabilities: (L,) shares.
+        kind: one of `NOISE_KINDS`.
+        scale: standard deviation, or the most it can be where u has a part; one or (L,).
+        rng: what z and u are drawn from.
 
     Raises:
-        ValueError: if `kind` is neither.
+        ValueError: if `kind` is none of them.
     """
     shares = np.asarray(probabilities, dtype=np.float64)
+    if kind == "adaptive":
+        return normalise(shares * np.exp(scale * rng.standard_normal(shares.shape)))
     noise = scale * rng.uniform() * rng.standard_normal(shares.shape)
     if kind == "multiplicative":
         return normalise(shares * np.exp(noise))

@@ -6,17 +6,20 @@ to the three of them the moment it is registered. It knows no task and writes no
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from agents.baselines import MAX_VISITS_PER_EVALUATION, random_search, uniform
+from agents import baselines
 from agents.result import SearchResult
 from agents.rl_pruner import RLPruner
+from agents.spending import MAX_VISITS_PER_EVALUATION
 
 
 @dataclass(frozen=True)
@@ -131,31 +134,72 @@ def spend(algorithm: BaseAlgorithm, evaluations: int, progress_bar: bool = False
             )
 
 
-def _search_uniform(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-    del evaluations, seed, progress_bar  # a single evaluation, and nothing to draw
-    return Search(uniform(env))
+class BaselineFunction(Protocol):
+    """What a baseline is: see `agents.baselines`."""
+
+    def __call__(
+        self, env: gym.Env, evaluations: int, seed: int, *, progress_bar: bool
+    ) -> SearchResult | None:
+        """Spend evaluations and return the best feasible pruning found."""
 
 
-def _search_random(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-    return Search(random_search(env, evaluations, seed, progress_bar=progress_bar))
+def _register_baseline(
+    name: str, summary: str, function: BaselineFunction, seeded: bool = True
+) -> None:
+    def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
+        return Search(function(env, evaluations, seed, progress_bar=progress_bar))
+
+    register_agent(AgentEntry(name, summary, search, seeded))
 
 
-def _search_rl_pruner(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-    # The published step size, 0.1, is for some 8,000 candidates. At 500 evaluations of
-    # digits-resnet8, 0.3 found 77.8 % against 74.0 % (means of seeds 10 to 12; random: 69.9 %).
-    agent = RLPruner("DistributionPolicy", env, seed=seed, step_size=0.3)
-    spend(agent, evaluations, progress_bar)
-    return Search(agent.incumbent, agent)
+def _register_rl_pruner(name: str, summary: str, policy: str) -> None:
+    def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
+        agent = RLPruner(policy, env, seed=seed)
+        spend(agent, evaluations, progress_bar)
+        found = agent.incumbent
+        return Search(None if found is None else dataclasses.replace(found, agent=name), agent)
+
+    register_agent(AgentEntry(name, summary, search))
 
 
-register_agent(
-    AgentEntry(
-        "uniform", "the same fraction of every group; one evaluation", _search_uniform, False
-    )
+_register_baseline(
+    "uniform", "the same fraction of every group; one evaluation", baselines.uniform, seeded=False
 )
-register_agent(
-    AgentEntry("random-search", "random distributions, one evaluation each", _search_random)
+_register_baseline(
+    "global-l1",
+    "one threshold on l1 norms per group mean; one evaluation",
+    baselines.global_l1,
+    seeded=False,
 )
-register_agent(
-    AgentEntry("rl-pruner", "distribution policy with a replay buffer", _search_rl_pruner)
+_register_baseline(
+    "global-taylor",
+    "one threshold on Taylor scores; one evaluation",
+    baselines.global_taylor,
+    seeded=False,
+)
+_register_baseline(
+    "sensitivity-greedy",
+    "probes each group alone, then takes the cheapest channels",
+    baselines.sensitivity_greedy,
+    seeded=False,
+)
+_register_baseline(
+    "random-policy", "episodes of random actions, the best end", baselines.random_policy
+)
+_register_baseline(
+    "random-search", "random distributions, one evaluation each", baselines.random_search
+)
+_register_baseline(
+    "hill-climbing", "disturbs the best distribution so far", baselines.hill_climbing
+)
+_register_baseline(
+    "beam-search",
+    "the best few states, each branched into every group",
+    baselines.beam_search,
+    False,
+)
+_register_baseline("cem", "the cross-entropy method over logits", baselines.cem)
+_register_rl_pruner("rl-pruner", "distribution policy with a replay buffer", "DistributionPolicy")
+_register_rl_pruner(
+    "rl-pruner-groupwise", "the same, its distribution from what is observed", "GroupwisePolicy"
 )

@@ -6,9 +6,11 @@ were chosen, and nothing here evaluates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning_env.dynamics import PruningState
+from agents.rollout import feasible_end
+from pruning_env.dynamics import PruningState, Transition
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,22 @@ class IncumbentTracker:
         self.state = state
         self.history = (*self.history, (evaluations, state.metrics.accuracy))
         return True
+
+    def offer_ends(self, transitions: Sequence[Transition], before: int, after: int) -> None:
+        """Offer the feasible ends among transitions that were judged together.
+
+        Args:
+            transitions: in the order of their candidates.
+            before: evaluations spent before they were judged.
+            after: evaluations spent since. An end that was judged earlier costs none, which cannot
+                be seen here; so each counts as found after at most as many evaluations as
+                different networks came with it, and never after more than were spent.
+        """
+        different: set[bytes] = set()
+        for transition in transitions:
+            different.add(transition.state.keep.tobytes())
+            if feasible_end(transition):
+                self.offer(transition.state, min(before + len(different), after))
 
     def result(self, evaluations: int) -> SearchResult | None:
         """The record after `evaluations`, or None while nothing feasible was offered."""

@@ -1,4 +1,4 @@
-"""RLPruner: a persistent pruning distribution, improved by following its best noisy copies.
+"""RLPruner: a pruning distribution, improved by following its best noisy copies.
 
 The replay-buffer distribution policy of Wang and Kindratenko, "RL-Pruner" (arXiv 2411.06463), as a
 Stable-Baselines3 algorithm. It knows the environment by its spaces and by `state()` and
@@ -8,142 +8,57 @@ environment's reward, which is judged on search-val.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
-from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from agents.distribution import (
-    NOISE_KINDS,
-    normalise,
-    perturb,
-    representable,
-    to_action,
-    width_proportional,
-)
+from agents.candidates import Candidate, best_alone, rank_weighted, remember
+from agents.distribution import NOISE_KINDS, to_action
+from agents.distribution_policy import DEFAULT_NOISE_STD, DistributionPolicy, PruningPolicy
+from agents.groupwise_policy import GroupwisePolicy
+from agents.lookahead import Lookahead, look_ahead
+from agents.ranges import check_counts, check_range
 from agents.result import IncumbentTracker, SearchResult
-from agents.rollout import approach, feasible_end
+from agents.rollout_logs import dump_rollout_logs
 from pruning_env.actions import DistributionAction
-from pruning_env.dynamics import PruningDynamics, PruningState, Transition
+from pruning_env.dynamics import PruningDynamics, PruningState
 
 SelfRLPruner = TypeVar("SelfRLPruner", bound="RLPruner")
 
 #: What the environment must offer beside the Gymnasium interface.
 _REQUIRED = ("dynamics", "evaluator", "state", "transition")
 
-_DEFAULT_NOISE_STD = {"multiplicative": 1.0, "absolute": 0.04}
-
-
-class DistributionPolicy(BasePolicy):
-    """A policy that is one distribution over groups, whatever the observation says.
-
-    Args:
-        observation_space: space of the environment; only its batch dimension is used.
-        action_space: Box(-1, 1, (L,)).
-        lr_schedule: unused; every SB3 policy takes one.
-        sizes: (L,) channels of each group.
-        logit_scale: width of the environment's softmax.
-        noise: kind of noise of a stochastic prediction, see `agents.distribution.perturb`.
-        noise_std: scale of that noise.
-        rng: generator of stochastic predictions.
-    """
-
-    probabilities: torch.Tensor
-
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        lr_schedule: Schedule | None = None,
-        *,
-        sizes: NDArray[np.int64],
-        logit_scale: float,
-        noise: str = "multiplicative",
-        noise_std: float = _DEFAULT_NOISE_STD["multiplicative"],
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space)
-        self.sizes = np.asarray(sizes, dtype=np.int64)
-        self.logit_scale = float(logit_scale)
-        self.noise = noise
-        self.noise_std = noise_std
-        self.rng = np.random.default_rng() if rng is None else rng
-        # A buffer, because it is saved with the policy and no gradient ever reaches it.
-        self.register_buffer("probabilities", torch.from_numpy(width_proportional(self.sizes)))
-
-    @property
-    def distribution(self) -> NDArray[np.float64]:
-        """(L,) the current distribution, a copy."""
-        return self.probabilities.cpu().numpy().astype(np.float64)
-
-    @distribution.setter
-    def distribution(self, probabilities: NDArray[np.float64]) -> None:
-        self.probabilities.copy_(torch.from_numpy(normalise(probabilities)))
-
-    def sample(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """(L,) a noisy copy of the distribution, one that an action can express."""
-        noisy = perturb(self.distribution, self.noise, self.noise_std, rng)
-        return representable(noisy, self.sizes, self.logit_scale)
-
-    def forward(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
-        """(N, L) actions for a batch of N observations."""
-        return self._predict(observation, deterministic)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
-        first = next(iter(observation.values())) if isinstance(observation, dict) else observation
-        actions = [
-            to_action(
-                self.distribution if deterministic else self.sample(self.rng),
-                self.sizes,
-                self.logit_scale,
-            )
-            for _ in range(len(first))
-        ]
-        return torch.from_numpy(np.stack(actions))
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {
-            "observation_space": self.observation_space,
-            "action_space": self.action_space,
-            "sizes": self.sizes,
-            "logit_scale": self.logit_scale,
-            "noise": self.noise,
-            "noise_std": self.noise_std,
-        }
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One judged candidate: its distribution (L,), its action (L,) and the Q it earned."""
-
-    q: float
-    probabilities: NDArray[np.float64]
-    action: NDArray[np.float32]
+_UPDATES = {"elite": rank_weighted, "best": best_alone}
 
 
 class RLPruner(BaseAlgorithm):
-    r"""Search a pruning distribution by noise, a small replay buffer and clipped steps.
+    r"""Search a pruning distribution by noise, a small replay buffer and steps towards its best.
 
     From the current state s of an episode and the persistent distribution p:
 
-    1. `epochs` times, draw `samples_per_epoch` noisy copies a of p and judge each from s by the
-       environment's pure transition: Q(s, a) is the reward of keeping a for `lookahead` steps, of
-       which only the last is judged. The best `buffer_size` stay in the replay buffer, which lives
-       for one pruning step.
-    2. After an epoch whose best Q beats the step's best so far, with a* the best in the buffer:
-       p_new = p + step_size · (a* - p), each ratio p_new / p clipped to 1 ± clip, renormalised.
+    1. Up to `epochs` times, draw `samples_per_epoch` noisy copies a of p and judge them together
+       from s by the environment's pure transition. R is the reward of keeping a for `lookahead`
+       steps, of which only the last is judged; Q(s, a) = R, or at `depth` 2 and more
+       R + discount · max Q(s', a') over as many copies a' from where a led. The best `buffer_size`
+       stay in the replay buffer, which lives for one pruning step.
+    2. After an epoch, p follows the buffer. With `update="best"`, if the epoch's best Q beats the
+       step's best so far and a* is the best in the buffer: p_new = p + step_size · (a* - p), each
+       ratio p_new / p clipped to 1 ± clip, renormalised. With `update="elite"`: the logits of p,
+       log(p / sizes), go `step_size` of the way to the mean of the buffer's, weighted by rank as in
+       CMA-ES, and the scale of "adaptive" noise, one per group, to their standard deviation.
     3. Commit: the real environment is stepped with a*, or with probability ε by a random member
        of the buffer. ε falls from `epsilon` to 0 on a cosine over the first `epsilon_fraction` of
        training.
+
+    The published algorithm is `RLPruner(..., **RLPruner.published())`. The defaults differ from it
+    where that helps: whole prunings are judged, one per evaluation, and an elite is followed with
+    noise that narrows as it agrees.
 
     p is kept from step to step and from episode to episode, and starts width-proportional (the
     zero action: the same fraction of every group).
@@ -155,20 +70,34 @@ class RLPruner(BaseAlgorithm):
     callbacks and the rollout statistics see ordinary episodes.
 
     Args:
-        policy: "DistributionPolicy" or a subclass of it.
+        policy: "DistributionPolicy"; "GroupwisePolicy", which reads p off the observation; or a
+            subclass of `PruningPolicy`.
         env: environment with `action="distribution"`; wrapped in Monitor and a VecEnv if needed.
             Exactly one environment, since candidates branch from one state.
         step_size: λ of the update, or a schedule of the remaining progress. Spec: lambda, 0.1.
-        samples_per_epoch: candidates per epoch. Spec: 10 samples.
-        epochs: epochs per pruning step. Spec: 10 epochs.
+        samples_per_epoch: candidates per epoch, and per state below the first of a deeper look.
+            Spec: 10 samples.
+        epochs: epochs per pruning step, at most. Spec: 10 epochs.
+        patience: epochs in a row in which every candidate was a repeat visit, after which the step
+            is committed early; None for never. Spec: never.
         lookahead: steps for which a candidate is kept before it is judged, or None for the rest of
-            the episode. Spec: depth 1. A pruning step is often harmless although what it leads to
-            is not; to the end, every candidate is a finished pruning, and costs one evaluation
-            just the same.
-        noise: "multiplicative" (log space), or the published "absolute".
-        noise_std: scale of the noise, a cap on its standard deviation; None takes 1.0 for
-            multiplicative and the published 0.04 ("variance") for absolute noise.
-        clip: largest relative change of a share in one update. Spec: the "PPO" clip, 0.25.
+            the episode. Spec: 1. A pruning step is often harmless although what it leads to is not;
+            to the end, every candidate is a finished pruning, and costs one evaluation just the
+            same.
+        depth: candidates in a row that Q adds up; has no effect where an episode is over, as it is
+            with `lookahead=None`. Candidates below the first are drawn for the observation of the
+            first. Spec: depth 1; costs grow as samples_per_epoch to that power.
+        discount: γ of a deeper look. Spec: 0.9.
+        noise: "adaptive" or "multiplicative" (both in log space), or the published "absolute"; see
+            `agents.distribution.perturb`.
+        noise_std: scale of the noise; None takes 1.2 for adaptive noise, which starts there, 1.0
+            for multiplicative and the published 0.04 ("variance") for absolute noise.
+        minimum_std: smallest scale of adaptive noise, above 0.
+        restart_std: at the end of an episode, scales of adaptive noise grow to at least this, so
+            that the next one searches afresh.
+        update: "elite", or the published "best".
+        clip: largest relative change of a share in one update, None for any. Spec: the "PPO" clip,
+            0.25.
         buffer_size: slots of the replay buffer. Spec: 10.
         epsilon: first probability of committing a random buffer member. Spec: 0.4.
         epsilon_fraction: part of training after which it is 0. Spec: the first 10 % of steps.
@@ -186,23 +115,30 @@ class RLPruner(BaseAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "DistributionPolicy": DistributionPolicy
+        "DistributionPolicy": DistributionPolicy,
+        "GroupwisePolicy": GroupwisePolicy,
     }
-    policy: DistributionPolicy
+    policy: PruningPolicy
     _dynamics: PruningDynamics
 
     def __init__(
         self,
-        policy: str | type[DistributionPolicy],
+        policy: str | type[PruningPolicy],
         env: GymEnv | str | None,
         *,
-        step_size: float | Schedule = 0.1,
+        step_size: float | Schedule = 0.5,
         samples_per_epoch: int = 10,
-        epochs: int = 10,
+        epochs: int = 20,
+        patience: int | None = 1,
         lookahead: int | None = None,
-        noise: str = "multiplicative",
+        depth: int = 1,
+        discount: float = 0.9,
+        noise: str = "adaptive",
         noise_std: float | None = None,
-        clip: float = 0.25,
+        minimum_std: float = 0.1,
+        restart_std: float = 1.0,
+        update: str = "elite",
+        clip: float | None = None,
         buffer_size: int = 10,
         epsilon: float = 0.4,
         epsilon_fraction: float = 0.1,
@@ -216,23 +152,21 @@ class RLPruner(BaseAlgorithm):
     ) -> None:
         if noise not in NOISE_KINDS:
             raise ValueError(f"noise={noise!r} is not known; allowed: {', '.join(NOISE_KINDS)}")
-        std = _DEFAULT_NOISE_STD[noise] if noise_std is None else noise_std
-        for name, value in (
-            ("samples_per_epoch", samples_per_epoch),
-            ("epochs", epochs),
-            ("buffer_size", buffer_size),
-            ("lookahead", 1 if lookahead is None else lookahead),
-        ):
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        for name, number, low, high in (
-            ("noise_std", std, 0.0, np.inf),
-            ("clip", clip, 0.0, 1.0),
-            ("epsilon", epsilon, 0.0, 1.0),
-            ("epsilon_fraction", epsilon_fraction, 0.0, 1.0),
-        ):
-            if not low <= number <= high:
-                raise ValueError(f"{name}={number} must be between {low:g} and {high:g}")
+        if update not in _UPDATES:
+            raise ValueError(f"update={update!r} is not known; allowed: {', '.join(_UPDATES)}")
+        std = DEFAULT_NOISE_STD[noise] if noise_std is None else noise_std
+        check_counts(
+            samples_per_epoch=samples_per_epoch,
+            epochs=epochs,
+            buffer_size=buffer_size,
+            lookahead=lookahead,
+            patience=patience,
+            depth=depth,
+        )
+        check_range(0.0, np.inf, noise_std=std, restart_std=restart_std)
+        check_range(0.001, np.inf, minimum_std=minimum_std)
+        check_range(0.0, 1.0, discount=discount, clip=clip, epsilon=epsilon)
+        check_range(0.0, 1.0, epsilon_fraction=epsilon_fraction)
 
         super().__init__(
             policy,
@@ -247,15 +181,22 @@ class RLPruner(BaseAlgorithm):
         )
         self.samples_per_epoch = samples_per_epoch
         self.epochs = epochs
+        self.patience = patience
         self.lookahead = lookahead
+        self.depth = depth
+        self.discount = discount
         self.noise = noise
         self.noise_std = float(std)
+        self.minimum_std = minimum_std
+        self.restart_std = restart_std
+        self.update = update
         self.clip = clip
         self.buffer_size = buffer_size
         self.epsilon = epsilon
         self.epsilon_fraction = epsilon_fraction
         self._tracker = IncumbentTracker("rl-pruner")
         self._evaluations = 0
+        self._judged: list[float] = []
         if self.env is not None:
             kind = self._read_env()
             self.sizes, self.logit_scale = kind.sizes, kind.logit_scale
@@ -296,6 +237,7 @@ class RLPruner(BaseAlgorithm):
             logit_scale=self.logit_scale,
             noise=self.noise,
             noise_std=self.noise_std,
+            minimum_std=self.minimum_std,
             rng=self._prediction_rng,
             **self.policy_kwargs,
         ).to(self.device)
@@ -312,10 +254,33 @@ class RLPruner(BaseAlgorithm):
             self.action_space.seed(seed)
             self.env.seed(seed)
 
+    @staticmethod
+    def published() -> dict[str, Any]:
+        """Arguments that make this the algorithm of the paper: `RLPruner(..., **published())`.
+
+        Two of its faults stay mended: counts are exact, and the reward is of search-val.
+        """
+        return {
+            "step_size": 0.1,
+            "samples_per_epoch": 10,
+            "epochs": 10,
+            "patience": None,
+            "lookahead": 1,
+            "depth": 1,
+            "discount": 0.9,
+            "noise": "absolute",
+            "noise_std": 0.04,
+            "update": "best",
+            "clip": 0.25,
+            "buffer_size": 10,
+            "epsilon": 0.4,
+            "epsilon_fraction": 0.1,
+        }
+
     @property
     def distribution(self) -> NDArray[np.float64]:
         """(L,) the current distribution over groups."""
-        return self.policy.distribution
+        return self.policy.shares(self._observation)
 
     @property
     def incumbent(self) -> SearchResult | None:
@@ -357,7 +322,7 @@ class RLPruner(BaseAlgorithm):
                 break
             pruning_steps += 1
             if log_interval and pruning_steps % log_interval == 0:
-                self._dump_logs()
+                dump_rollout_logs(self)
         callback.on_training_end()
         return self
 
@@ -376,23 +341,29 @@ class RLPruner(BaseAlgorithm):
         """Search from the current state, update p, commit. False when a callback says stop."""
         assert self.env is not None
         state = self.env.env_method("state")[0]
-        remaining = total_timesteps - self.num_timesteps
-        candidates = min(self.epochs * self.samples_per_epoch, max(1, remaining - 1))
         buffer: list[Candidate] = []
         step_best = -np.inf
+        idle = 0
         callback.on_rollout_start()
-        for first in range(0, candidates, self.samples_per_epoch):
-            epoch_best = -np.inf
-            for _ in range(first, min(first + self.samples_per_epoch, candidates)):
-                candidate = self._judge(state)
-                epoch_best = max(epoch_best, candidate.q)
+        for _ in range(self.epochs):
+            # The last transition is the commit's, unless there is only one.
+            room = max(total_timesteps - self.num_timesteps - 1, 0 if buffer else 1)
+            if room == 0 or idle == self.patience:
+                break
+            before = self._evaluations
+            candidates = self._judge(state, min(self.samples_per_epoch, room), room)
+            for candidate in candidates:
                 buffer = remember(buffer, candidate, self.buffer_size)
-                if not self._count([candidate.q], [False], [{}], total_timesteps, callback):
+            for q in self._judged:
+                if not self._count([q], [False], [{}], total_timesteps, callback):
                     return False
-            if epoch_best > step_best:
-                step_best = epoch_best
-                self._follow(buffer[0].probabilities)
-        if candidates < remaining:
+            improved = buffer[0].q > step_best
+            step_best = buffer[0].q
+            idle = idle + 1 if self._evaluations == before else 0
+            # Repeat visits say nothing new: an elite of them would only make p drift.
+            if improved if self.update == "best" else idle == 0:
+                self._follow(buffer)
+        if self.num_timesteps < total_timesteps:
             rewards, dones, infos = self._commit(buffer)
             if not self._count(rewards, dones, infos, total_timesteps, callback):
                 return False
@@ -416,29 +387,47 @@ class RLPruner(BaseAlgorithm):
         )
         return callback.on_step()
 
-    def _judge(self, state: PruningState) -> Candidate:
-        """Draw a candidate and judge it from `state`; nothing in the environment moves."""
-        assert self.env is not None
-        probabilities = self.policy.sample(self.rng)
-        action = to_action(probabilities, self.sizes, self.logit_scale)
+    def _judge(self, state: PruningState, count: int, room: int) -> list[Candidate]:
+        """Draw `count` candidates and judge them together; nothing in the environment moves."""
+        drawn = [self.policy.sample(self._observation, self.rng) for _ in range(count)]
+        actions = [self._to_action(probabilities) for probabilities in drawn]
         before = self._evaluations_of_env()
-        ahead = approach(self._dynamics, state, action, self.lookahead)
-        transition: Transition = self.env.env_method("transition", ahead, action)[0]
-        self._evaluations += self._evaluations_of_env() - before
-        if feasible_end(transition):
-            self._tracker.offer(transition.state, self._evaluations)
-        return Candidate(transition.reward, probabilities, action)
+        values, transitions = look_ahead(
+            self._dynamics,
+            [state] * count,
+            actions,
+            Lookahead(self.lookahead, self.depth, self.discount, self.samples_per_epoch),
+            lambda: self._to_action(self.policy.sample(self._observation, self.rng)),
+            room,
+        )
+        spent = self._evaluations_of_env() - before
+        self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
+        self._evaluations += spent
+        self._judged = [transition.reward for transition in transitions]
+        return [
+            Candidate(float(q), probabilities, action)
+            for q, probabilities, action in zip(values, drawn, actions, strict=True)
+        ]
+
+    def _to_action(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
+        return to_action(probabilities, self.sizes, self.logit_scale)
+
+    @property
+    def _observation(self) -> NDArray[np.float32]:
+        """(D,) what is seen of the current state; zeros before the first reset."""
+        seen = self._last_obs
+        if isinstance(seen, dict):
+            seen = next(iter(seen.values()))
+        blank = np.zeros(self.observation_space.shape or (0,), np.float32)
+        return blank if seen is None else seen[0]
 
     def _evaluations_of_env(self) -> int:
         assert self.env is not None
         return int(self.env.get_attr("evaluator")[0].evaluations)
 
-    def _follow(self, target: NDArray[np.float64]) -> None:
-        """Step p <- p + step_size · (a* - p), no share changing by more than the clip."""
-        p = self.policy.distribution
+    def _follow(self, buffer: list[Candidate]) -> None:
         step_size = self.lr_schedule(self._current_progress_remaining)
-        ratio = 1.0 + step_size * (target - p) / p
-        self.policy.distribution = p * np.clip(ratio, 1.0 - self.clip, 1.0 + self.clip)
+        self.policy.follow(self._observation, _UPDATES[self.update](buffer), step_size, self.clip)
         self._n_updates += 1
 
     def _commit(
@@ -454,6 +443,8 @@ class RLPruner(BaseAlgorithm):
         self._last_obs = observations  # type: ignore[assignment]
         self._last_episode_starts = dones
         self._episode_num += int(dones.sum())
+        if dones[0]:
+            self.policy.widen(self.restart_std)
         self._update_info_buffer(infos, dones)
         return rewards, dones, infos
 
@@ -466,7 +457,7 @@ class RLPruner(BaseAlgorithm):
         return self.epsilon * 0.5 * (1.0 + float(np.cos(np.pi * progress / self.epsilon_fraction)))
 
     def _record(self, best_q: float) -> None:
-        p = self.policy.distribution
+        p = self.distribution
         self.logger.record("train/best_q", best_q)
         self.logger.record("train/epsilon", self.exploration_rate)
         self.logger.record("train/n_updates", self._n_updates)
@@ -474,24 +465,3 @@ class RLPruner(BaseAlgorithm):
         self.logger.record("search/evaluations", self._evaluations)
         if self._tracker.history:
             self.logger.record("search/incumbent_accuracy", self._tracker.history[-1][1])
-
-    def _dump_logs(self) -> None:
-        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
-        if self.ep_info_buffer:
-            for key, name in (("r", "ep_rew_mean"), ("l", "ep_len_mean")):
-                mean = safe_mean([info[key] for info in self.ep_info_buffer])
-                self.logger.record(f"rollout/{name}", mean)
-        if self.ep_success_buffer:
-            self.logger.record("rollout/success_rate", safe_mean(self.ep_success_buffer))
-        seconds = max((time.time_ns() - self.start_time) / 1e9, 1e-9)
-        fps = int((self.num_timesteps - self._num_timesteps_at_start) / seconds)
-        self.logger.record("time/episodes", self._episode_num, exclude="tensorboard")
-        self.logger.record("time/fps", fps)
-        self.logger.record("time/time_elapsed", int(seconds), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.dump(step=self.num_timesteps)
-
-
-def remember(buffer: list[Candidate], candidate: Candidate, size: int) -> list[Candidate]:
-    """Return the `size` best of the buffer and `candidate`, best first; the newest wins a tie."""
-    return sorted([candidate, *buffer], key=lambda kept: -kept.q)[:size]

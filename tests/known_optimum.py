@@ -1,8 +1,8 @@
 """A pruning environment whose optimum is known: accuracy is a formula of what each group keeps.
 
-Graph, budgets, actions and dynamics are the real ones; only the images are replaced, by an
-evaluator that charges each group a price for the share of its channels that is gone. With one free
-group the best distribution takes everything from it.
+Graph, budgets, actions, observations and dynamics are the real ones; only the images are replaced,
+by an evaluator that charges each group a price for the share of its channels that is gone. With one
+free group the best distribution takes everything from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import nn
 
 from pruning_env.actions import make_action
@@ -21,6 +20,7 @@ from pruning_env.budgets import parse_budget
 from pruning_env.channels import ChannelGraph
 from pruning_env.dynamics import PruningDynamics, PruningState, Transition
 from pruning_env.evaluator import Metrics, Recovered
+from pruning_env.observations import make_observation
 from pruning_env.weights import Weights
 
 WIDTH = 12
@@ -89,7 +89,14 @@ class KnownOptimumEnv(gym.Env):
             channels_per_step=0.1,
         )
         self.action_space = self.dynamics.action.space()
-        self.observation_space = spaces.Box(0.0, 1.0, (len(graph.groups),), np.float32)
+        self._observe = make_observation(
+            "flat",
+            graph,
+            self.dynamics.budgets,
+            self.dynamics.scores,
+            self.dynamics.units.floors,
+        )
+        self.observation_space = self._observe.space()
         self._state = self.dynamics.initial()
 
     def reset(
@@ -110,7 +117,7 @@ class KnownOptimumEnv(gym.Env):
         return self.evaluator.evaluations
 
     def _observation(self) -> np.ndarray:
-        return (self._state.counts / self.graph.sizes).astype(np.float32)
+        return self._observe.observe(self._state)
 
     def state(self) -> PruningState:
         return self._state

@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 
 from agents import agent_names, get_agent, random_search, register_agent, uniform
+from agents.baselines import (
+    beam_search,
+    cem,
+    global_ranking,
+    hill_climbing,
+    random_policy,
+    random_policy_accuracies,
+    sensitivity_greedy,
+)
 from agents.registry import AgentEntry
 from agents.rollout import finish
-from tests.known_optimum import KnownOptimumEnv, trace_chain
+from agents.spending import Spending
+from tests.known_optimum import FREE_GROUP, KnownOptimumEnv, trace_chain
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +71,122 @@ def test_random_search_refuses_to_spend_nothing(graph):
         random_search(KnownOptimumEnv(graph), 0)
 
 
+def test_candidates_judged_together_are_those_that_are_judged_one_by_one(graph):
+    actions = np.random.default_rng(0).uniform(-1, 1, (12, 4))
+    with Spending("together", KnownOptimumEnv(graph), 12) as together:
+        ends = together.finish(actions)
+    alone = KnownOptimumEnv(graph)
+    for action, end in zip(actions, ends, strict=True):
+        assert finish(alone.dynamics, alone.dynamics.initial(), action) == end
+    assert together.spent == alone.evaluator.evaluations
+
+
+def test_candidates_beyond_the_limit_are_not_judged(graph):
+    with Spending("few", KnownOptimumEnv(graph), 3) as spending:
+        ends = spending.finish(np.random.default_rng(0).uniform(-1, 1, (12, 4)))
+    assert len(ends) == spending.spent == 3 and spending.left == 0
+
+
+def test_an_improvement_is_dated_by_the_evaluation_that_found_it(graph):
+    env = KnownOptimumEnv(graph)
+    worse, better = np.eye(4)[[0, FREE_GROUP]] * 2 - 1
+    with Spending("dated", env, 10) as spending:
+        spending.finish([worse, worse, better])
+    assert [spent for spent, _ in found(spending.result).history] == [1, 2]
+
+
+def test_the_random_policy_keeps_the_best_of_its_episodes(graph):
+    accuracies = random_policy_accuracies(KnownOptimumEnv(graph), 30, seed=2)
+    result = found(random_policy(KnownOptimumEnv(graph), 30, seed=2))
+    assert accuracies.shape == (30,)
+    assert accuracies.min() < accuracies.max()
+    assert result.accuracy >= accuracies.max()
+
+
+def test_the_random_policy_prunes_more_evenly_than_random_distributions(graph):
+    env = KnownOptimumEnv(graph, limit=0.3)
+    policy = random_policy_accuracies(env, 60)
+    rng = np.random.default_rng(0)
+    with Spending("search", KnownOptimumEnv(graph, limit=0.3), 60) as spending:
+        kept = spending.finish(rng.uniform(-1, 1, (60, 4)))
+    assert policy.std() < np.std([end.state.metrics.accuracy for end in kept if end.state.metrics])
+
+
+def test_a_global_ranking_takes_the_channels_with_the_lowest_scores(graph):
+    env = KnownOptimumEnv(graph)
+    # Scores rise with the index of the channel, so the first groups hold the lowest.
+    result = found(global_ranking(env, "any", normalised=False))
+    counts = result.state.counts
+    assert counts[0] <= 2 and counts[-1] >= 11
+    assert env.evaluator.evaluations == 1
+
+
+def test_normalised_scores_rank_channels_against_their_own_group(graph):
+    even = found(global_ranking(KnownOptimumEnv(graph), "any", normalised=True))
+    raw = found(global_ranking(KnownOptimumEnv(graph), "any", normalised=False))
+    assert np.ptp(even.state.counts) < np.ptp(raw.state.counts)
+
+
+def test_sensitivity_greedy_finds_the_group_that_costs_nothing(graph):
+    env = KnownOptimumEnv(graph)
+    result = found(sensitivity_greedy(env, 5))
+    assert result.evaluations == env.evaluator.evaluations == 5
+    assert result.state.counts.argmin() == FREE_GROUP
+    assert result.accuracy > found(uniform(KnownOptimumEnv(graph))).accuracy
+
+
+@pytest.mark.parametrize("evaluations", [1, 4, 5, 13, 100])
+def test_sensitivity_greedy_spends_at_most_what_it_may(graph, evaluations):
+    env = KnownOptimumEnv(graph)
+    sensitivity_greedy(env, evaluations)
+    assert 1 <= env.evaluator.evaluations <= evaluations
+
+
+@pytest.mark.parametrize("evaluations", [1, 3, 8, 20, 60])
+def test_beam_search_spends_at_most_what_it_may_and_always_finds_something(graph, evaluations):
+    env = KnownOptimumEnv(graph, limit=0.5)
+    found(beam_search(env, evaluations))
+    assert 1 <= env.evaluator.evaluations <= evaluations
+
+
+def test_beam_search_prunes_the_group_that_costs_nothing(graph):
+    result = found(beam_search(KnownOptimumEnv(graph), 30))
+    assert result.state.counts.argmin() == FREE_GROUP
+
+
+@pytest.mark.parametrize("search", [cem, hill_climbing])
+def test_a_search_that_learns_beats_random_search(graph, search):
+    guided, blind = (
+        np.mean([found(f(KnownOptimumEnv(graph, limit=0.3), 80, s)).accuracy for s in range(5)])
+        for f in (search, random_search)
+    )
+    assert guided > blind
+
+
+@pytest.mark.parametrize(
+    ("search", "argument", "value"),
+    [
+        (cem, "population", 1),
+        (cem, "elite_fraction", 0.0),
+        (cem, "smoothing", 1.5),
+        (cem, "initial_std", 0.0),
+        (cem, "minimum_std", -1.0),
+        (hill_climbing, "initial_std", 0.0),
+        (hill_climbing, "minimum_std", -1.0),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(graph, search, argument, value):
+    with pytest.raises(ValueError, match=f"{argument}={value}"):
+        search(KnownOptimumEnv(graph), 10, **{argument: value})
+
+
+def test_an_order_needs_a_distribution_action(graph):
+    env = KnownOptimumEnv(graph)
+    env.dynamics.action = object()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="env must be made with action='distribution'"):
+        global_ranking(env, "any", normalised=True)
+
+
 @pytest.mark.parametrize("name", agent_names())
 def test_every_agent_spends_no_more_than_it_may_and_no_less_if_it_can(graph, name):
     env = KnownOptimumEnv(graph, limit=0.4)
@@ -103,7 +229,7 @@ def test_every_agent_can_show_its_progress(graph, name, capfd):
 
 
 def test_an_unknown_agent_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match=r"agent='nobody'.*uniform, random-search, rl-pruner"):
+    with pytest.raises(ValueError, match=r"agent='nobody'.*uniform, .*random-search, .*rl-pruner"):
         get_agent("nobody")
 
 

@@ -199,6 +199,8 @@ _MANY = """
 import gc, sys
 import numpy as np, torch
 from pruning_env.channels import ChannelGraph
+from pruning_env.data import Split, Splits
+from pruning_env.evaluator import Evaluator
 from pruning_env.models import CifarResNet
 from tests.test_memory import reset_peak, status_mib
 

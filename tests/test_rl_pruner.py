@@ -19,7 +19,8 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents import RLPruner
-from agents.rl_pruner import Candidate, remember
+from agents.candidates import Candidate, remember
+from agents.lookahead import Lookahead, look_ahead
 from tests.known_optimum import FREE_GROUP, KnownOptimumEnv, trace_chain
 
 
@@ -35,11 +36,12 @@ def make(graph, seed=0, limit=0.75, **settings):
 
 
 @pytest.mark.parametrize("lookahead", [1, None])
-@pytest.mark.parametrize("noise", ["multiplicative", "absolute"])
+@pytest.mark.parametrize("noise", ["adaptive", "multiplicative", "absolute"])
 def test_it_learns_to_prune_the_group_that_costs_nothing(graph, noise, lookahead):
     # The published scale is for some 50 shares, not for 4.
     std = 0.2 if noise == "absolute" else None
-    agent = make(graph, noise=noise, noise_std=std, lookahead=lookahead)
+    update = "elite" if noise == "adaptive" else "best"
+    agent = make(graph, noise=noise, noise_std=std, lookahead=lookahead, update=update)
     assert np.allclose(agent.distribution, 1 / 4)
     agent.learn(2_000)
     assert agent.distribution.argmax() == FREE_GROUP
@@ -73,14 +75,28 @@ def spy(env, name, calls):
     setattr(unwrapped, name, noting)
 
 
+def judged(env):
+    """A growing list of the transitions made to try candidates, whether together or alone."""
+    dynamics = env.get_attr("dynamics")[0]
+    real, made = dynamics.transition_many, []
+
+    def noting(states, actions):
+        transitions = real(states, actions)
+        made.extend(transitions)
+        return transitions
+
+    dynamics.transition_many = noting
+    return made
+
+
 @pytest.mark.parametrize(("total", "commits"), [(1, 0), (2, 1), (101, 1), (102, 1), (237, 3)])
 def test_learn_makes_exactly_as_many_transitions_as_it_was_told(graph, total, commits):
-    agent, calls = make(graph), Calls()
-    spy(agent.env, "transition", calls)
-    spy(agent.env, "step", calls)
+    agent, steps = make(graph, epochs=10, patience=None), Calls()
+    candidates = judged(agent.env)
+    spy(agent.env, "step", steps)
     agent.learn(total)
-    assert agent.num_timesteps == len(calls) == total
-    assert sum(name == "step" for name, _, _ in calls) == commits
+    assert agent.num_timesteps == len(candidates) + len(steps) == total
+    assert len(steps) == commits
 
 
 def test_evaluations_are_the_evaluators_own_count(graph):
@@ -90,15 +106,15 @@ def test_evaluations_are_the_evaluators_own_count(graph):
 
 
 def test_a_commit_is_free_when_candidates_are_judged_after_one_step(graph):
-    agent, calls = make(graph, lookahead=1, samples_per_epoch=5, epochs=2), Calls()
-    spy(agent.env, "transition", calls)
+    agent = make(graph, lookahead=1, samples_per_epoch=5, epochs=2)
+    candidates = judged(agent.env)
     agent.learn(110)
-    judged = {after.state.keep.tobytes() for _, _, after in calls}
-    assert agent.env.get_attr("evaluator")[0].evaluations == len(judged)
+    different = {after.state.keep.tobytes() for after in candidates}
+    assert agent.env.get_attr("evaluator")[0].evaluations == len(different)
 
 
 def test_candidates_do_not_move_the_environment_and_commits_do(graph):
-    agent = make(graph, limit=0.5, samples_per_epoch=5, epochs=2)
+    agent = make(graph, limit=0.3, samples_per_epoch=5, epochs=2, patience=None)
     steps = []
 
     class Watch(BaseCallback):
@@ -183,17 +199,19 @@ def test_training_leaves_the_global_generators_alone(graph):
 def test_predicting_does_not_disturb_training(graph):
     quiet = make(graph).learn(100).learn(100, reset_num_timesteps=False)
     asked = make(graph).learn(100)
-    asked.predict(np.zeros(4, np.float32))
+    asked.predict(np.zeros(asked.observation_space.shape, np.float32))
     asked.learn(100, reset_num_timesteps=False)
     assert np.array_equal(quiet.distribution, asked.distribution)
 
 
 def test_deterministic_predictions_are_one_action_and_others_scatter_around_it(graph):
     agent = make(graph).learn(500)
-    fixed, _ = agent.predict(np.zeros((3, 4), np.float32), deterministic=True)
+    fixed, _ = agent.predict(
+        np.zeros((3, *agent.observation_space.shape), np.float32), deterministic=True
+    )
     assert fixed.shape == (3, 4) and (fixed == fixed[0]).all()
     assert agent.action_space.contains(fixed[0])
-    loose, _ = agent.predict(np.zeros((3, 4), np.float32))
+    loose, _ = agent.predict(np.zeros((3, *agent.observation_space.shape), np.float32))
     assert not np.array_equal(loose[0], loose[1])
 
 
@@ -201,7 +219,7 @@ def test_a_loaded_agent_predicts_the_same_and_continues_bit_by_bit(graph, tmp_pa
     agent = make(graph).learn(200)
     agent.save(tmp_path / "agent")
     loaded = RLPruner.load(tmp_path / "agent", env=KnownOptimumEnv(graph))
-    observation = np.zeros(4, np.float32)
+    observation = np.zeros(agent.observation_space.shape, np.float32)
     for deterministic in (True, False):
         assert np.array_equal(
             agent.predict(observation, deterministic=deterministic)[0],
@@ -221,7 +239,7 @@ def test_a_saved_agent_predicts_without_an_environment(graph, tmp_path):
     agent = make(graph).learn(100)
     agent.save(tmp_path / "agent")
     loaded = RLPruner.load(tmp_path / "agent")
-    observation = np.zeros(4, np.float32)
+    observation = np.zeros(agent.observation_space.shape, np.float32)
     assert np.array_equal(
         agent.predict(observation, deterministic=True)[0],
         loaded.predict(observation, deterministic=True)[0],
@@ -290,6 +308,12 @@ def test_it_works_through_wrappers_that_are_already_there(graph):
         ("epochs", 0),
         ("buffer_size", 0),
         ("lookahead", 0),
+        ("depth", 0),
+        ("patience", 0),
+        ("discount", 1.5),
+        ("update", "nobody"),
+        ("minimum_std", 0.0),
+        ("restart_std", -1.0),
         ("epsilon", float("nan")),
     ],
 )
@@ -306,34 +330,129 @@ def test_there_is_no_incumbent_before_anything_feasible_was_judged(graph):
 
 
 def test_the_incumbent_is_the_best_feasible_candidate(graph):
-    agent, calls = make(graph), Calls()
-    spy(agent.env, "transition", calls)
+    agent = make(graph)
+    candidates = judged(agent.env)
     agent.learn(300)
     dynamics = agent.env.get_attr("dynamics")[0]
-    ends = [after.state for _, _, after in calls if dynamics.feasible(after.state)]
+    ends = [after.state for after in candidates if dynamics.feasible(after.state)]
     assert agent.incumbent.accuracy == max(state.metrics.accuracy for state in ends)
     accuracies = [accuracy for _, accuracy in agent.incumbent.history]
     assert accuracies == sorted(accuracies) and len(accuracies) > 1
 
 
+def follow(agent, *targets):
+    """One update of the published kind for one target, else of the rank-weighted kind."""
+    buffer = [Candidate(0.0, np.array(target), np.zeros(4, np.float32)) for target in targets]
+    agent._follow(buffer)
+    return agent.distribution
+
+
 def test_an_update_moves_towards_the_target_by_the_step_size(graph):
-    agent = make(graph, step_size=0.1)
-    agent._follow(np.array([0.4, 0.2, 0.2, 0.2]))
-    assert np.allclose(agent.distribution, [0.265, 0.245, 0.245, 0.245])
+    agent = make(graph, step_size=0.1, update="best")
+    assert np.allclose(follow(agent, [0.4, 0.2, 0.2, 0.2]), [0.265, 0.245, 0.245, 0.245])
 
 
 def test_no_share_changes_by_more_than_the_clip(graph):
-    agent = make(graph, step_size=1.0, clip=0.25)
-    agent._follow(np.array([0.97, 0.01, 0.01, 0.01]))
+    agent = make(graph, step_size=1.0, clip=0.25, update="best")
     # Clipped to 1.25 and 0.75 times the old shares, then renormalised.
-    assert np.allclose(agent.distribution, np.array([1.25, 0.75, 0.75, 0.75]) / 3.5)
+    expected = np.array([1.25, 0.75, 0.75, 0.75]) / 3.5
+    assert np.allclose(follow(agent, [0.97, 0.01, 0.01, 0.01]), expected)
 
 
 def test_the_step_size_can_be_a_schedule(graph):
-    agent = make(graph, step_size=lambda remaining: 0.2 * remaining)
+    agent = make(graph, step_size=lambda remaining: 0.2 * remaining, update="best")
     agent._current_progress_remaining = 0.5
-    agent._follow(np.array([0.4, 0.2, 0.2, 0.2]))
-    assert np.allclose(agent.distribution, [0.265, 0.245, 0.245, 0.245])
+    assert np.allclose(follow(agent, [0.4, 0.2, 0.2, 0.2]), [0.265, 0.245, 0.245, 0.245])
+
+
+def test_an_elite_is_followed_in_log_space_with_falling_weights(graph):
+    agent = make(graph, step_size=1.0)
+    first, second = np.array([0.7, 0.1, 0.1, 0.1]), np.array([0.1, 0.1, 0.7, 0.1])
+    w = np.log(2.5) - np.log([1, 2])
+    w /= w.sum()
+    mean = np.exp(w @ np.log([first, second]))
+    assert np.allclose(follow(agent, first, second), mean / mean.sum())
+    # Group 0 is log 7 above the floor in one of the two, and centring takes a quarter of that off.
+    away = np.sqrt(w[0] * w[1]) * np.log(7)
+    assert np.allclose(agent.policy.spread(np.zeros(4)), np.maximum([away, 0, away, 0], 0.1))
+
+
+def test_noise_grows_again_when_an_episode_ends(graph):
+    def spread(restart_std):
+        # Ten candidates, one update, and the commit, with which the episode is over.
+        agent = make(graph, limit=0.97, epochs=1, step_size=1.0, restart_std=restart_std).learn(11)
+        assert agent._episode_num == 1
+        return agent.policy.spread(agent._observation)
+
+    assert np.array_equal(spread(0.8), np.maximum(spread(0.0), 0.8))
+    assert spread(0.0).min() < 0.8
+
+
+@pytest.mark.parametrize("lookahead", [1, None])
+def test_candidates_judged_together_are_what_they_are_one_by_one(graph, lookahead):
+    together = make(graph, lookahead=lookahead)
+    apart = make(graph, lookahead=lookahead)
+    dynamics = apart.env.get_attr("dynamics")[0]
+    dynamics.transition_many = lambda states, actions: [
+        dynamics.transition(*pair) for pair in zip(states, actions, strict=True)
+    ]
+    together.learn(400)
+    apart.learn(400)
+    assert np.array_equal(together.distribution, apart.distribution)
+    assert together.incumbent == apart.incumbent
+
+
+def test_a_deeper_look_adds_the_discounted_best_of_what_follows(graph):
+    dynamics = KnownOptimumEnv(graph, limit=0.5).dynamics
+    start, free, dear = dynamics.initial(), *(2.0 * np.eye(4, dtype=np.float32)[[2, 0]] - 1)
+    following = iter([free, free, dear, dear])
+    values, made = look_ahead(
+        dynamics,
+        [start, start],
+        [free, dear],
+        Lookahead(steps=1, depth=2, discount=0.9, branches=2),
+        lambda: next(following),
+        room=100,
+    )
+    assert len(made) == 6
+    for value, first in zip(values, (free, dear), strict=True):
+        one = dynamics.transition(start, first)
+        best = max(dynamics.transition(one.state, action).reward for action in (free, dear))
+        assert value == pytest.approx(one.reward + 0.9 * best)
+
+
+def test_a_deeper_look_makes_no_more_transitions_than_there_is_room_for(graph):
+    dynamics = KnownOptimumEnv(graph, limit=0.5).dynamics
+    start, action = dynamics.initial(), np.zeros(4, np.float32)
+    rule = Lookahead(steps=1, depth=3, branches=2)
+    _, made = look_ahead(dynamics, [start] * 3, [action] * 3, rule, lambda: action, room=11)
+    assert len(made) == 11
+
+
+@pytest.mark.parametrize("total", [7, 150])
+def test_learn_counts_the_transitions_of_a_deeper_look(graph, total):
+    agent = make(graph, lookahead=1, depth=2, samples_per_epoch=3, epochs=2, limit=0.5)
+    candidates, steps = judged(agent.env), Calls()
+    spy(agent.env, "step", steps)
+    agent.learn(total)
+    assert agent.num_timesteps == len(candidates) + len(steps) == total
+
+
+def test_the_published_algorithm_is_a_set_of_arguments(graph):
+    agent = make(graph, **RLPruner.published()).learn(250)
+    assert (agent.noise, agent.update, agent.lookahead) == ("absolute", "best", 1)
+    assert (agent.clip, agent.noise_std, agent.lr_schedule(1.0)) == (0.25, 0.04, 0.1)
+    assert agent.num_timesteps == 250
+
+
+def test_a_step_in_which_nothing_new_is_seen_is_committed_early(graph):
+    def commits(patience):
+        agent, steps = make(graph, limit=0.97, patience=patience), Calls()
+        spy(agent.env, "step", steps)
+        agent.learn(1_000)
+        return len(steps)
+
+    assert commits(1) > 2 * commits(None)
 
 
 def test_exploration_falls_on_a_cosine_and_ends(graph):

@@ -1,0 +1,166 @@
+"""The observation-conditioned policy of `RLPruner`: a network says what to prune in this state.
+
+Where `DistributionPolicy` keeps one distribution for all states, this one keeps weights, shared by
+all groups and all states, so that what was found in one state or for one group speaks for others
+that look alike, and the weights fit a network with another number of groups.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from agents.candidates import Elite
+from agents.distribution import from_logits, to_logits
+from agents.distribution_policy import PruningPolicy
+from agents.groupwise import GroupEncoder
+from pruning_env.observations import GROUP_FEATURES
+
+
+class GroupwisePolicy(PruningPolicy):
+    """A distribution, and the scale of its noise, from the observation, group by group.
+
+    The network starts with logits of exactly 0, which is the width-proportional distribution. To
+    follow an elite, the target for the state is what `DistributionPolicy` would move to: logits and
+    log scales go `step_size` of the way to the elite's weighted mean and standard deviation. The
+    network is then fitted to the latest targets of the last `memory` states by least squares; so
+    following in one state does not forget the others. The clip is not needed and ignored.
+
+    `network.state_dict()` has no L in it and can be loaded into the policy of another environment
+    with as many budgets.
+
+    Args:
+        observation_space: flat observation of the environment, (D,).
+        action_space: Box(-1, 1, (L,)).
+        lr_schedule: unused; every SB3 policy takes one.
+        group_features: columns of the group table.
+        hidden: width of the embeddings.
+        gradient_steps: Adam steps per update.
+        learning_rate: of Adam.
+        memory: states whose targets are kept.
+        **keywords: as in `PruningPolicy`.
+    """
+
+    least: torch.Tensor
+    used: torch.Tensor
+    observations: torch.Tensor
+    targets: torch.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule | None = None,
+        *,
+        group_features: int = len(GROUP_FEATURES),
+        hidden: int = 32,
+        gradient_steps: int = 100,
+        learning_rate: float = 0.01,
+        memory: int = 32,
+        **keywords: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **keywords)
+        self.settings = {
+            "group_features": group_features,
+            "hidden": hidden,
+            "gradient_steps": gradient_steps,
+            "learning_rate": learning_rate,
+            "memory": memory,
+        }
+        self.gradient_steps, self.learning_rate = gradient_steps, learning_rate
+        groups = self.sizes.size
+        # From a copy of the generator, so that a loaded agent goes on where the saved one was.
+        seed = int(copy.deepcopy(self.rng).integers(2**31))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = nn.Sequential(
+                GroupEncoder(observation_space, groups, group_features, hidden),
+                nn.Linear(hidden, 2),
+            )
+        head = self.network[1]
+        assert isinstance(head, nn.Linear) and observation_space.shape is not None
+        nn.init.zeros_(head.weight)
+        with torch.no_grad():
+            head.bias.copy_(torch.tensor([0.0, np.log(max(self.noise_std, self.minimum_std))]))
+        # Buffers, because they are saved with the policy.
+        self.register_buffer("least", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("used", torch.tensor(0))
+        self.register_buffer("observations", torch.zeros(memory, *observation_space.shape))
+        self.register_buffer("targets", torch.zeros(memory, groups, 2))
+
+    def _outputs(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(L, 2) logits and log scales for one observation."""
+        with torch.no_grad():
+            batch = torch.as_tensor(observation, dtype=torch.float32, device=self.device)[None]
+            return self.network(batch)[0].cpu().numpy().astype(np.float64)
+
+    def shares(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(L,) the distribution for one observation (D,)."""
+        return from_logits(self._outputs(observation)[:, 0], self.sizes)
+
+    def spread(self, observation: NDArray[np.float32]) -> NDArray[np.float64] | float:
+        """(L,) the scale of adaptive noise, or the constant scale of the others."""
+        if self.noise != "adaptive":
+            return self.noise_std
+        least = max(self.minimum_std, float(self.least))
+        return np.maximum(np.exp(self._outputs(observation)[:, 1]), least)
+
+    def widen(self, least: float) -> None:
+        """Raise the scales of adaptive noise to at least `least`; updates lower that again."""
+        self.least.fill_(least)
+
+    def follow(
+        self,
+        observation: NDArray[np.float32],
+        elite: Elite,
+        step_size: float,
+        clip: float | None,
+    ) -> None:
+        """Fit the network to targets that are `step_size` of the way to the elite."""
+        logits = to_logits(elite.probabilities, self.sizes)
+        mean = elite.weights @ logits
+        std = np.sqrt(elite.weights @ (logits - mean) ** 2)
+        spread = np.broadcast_to(self.spread(observation), self.sizes.shape)
+        if len(elite.weights) == 1:
+            std = spread  # one alone says nothing about it
+        before = np.stack([to_logits(self.shares(observation), self.sizes), spread], axis=1)
+        target = (1.0 - step_size) * before + step_size * np.stack([mean, std], axis=1)
+        target[:, 1] = np.log(np.maximum(target[:, 1], self.minimum_std))
+        self.least.mul_(1.0 - step_size)
+        self._keep(observation, target)
+        self._fit()
+
+    def _keep(self, observation: NDArray[np.float32], target: NDArray[np.float64]) -> None:
+        """Remember the target of a state in the place of its last one, or of the oldest state's."""
+        seen = torch.as_tensor(observation, dtype=torch.float32, device=self.device)
+        size, used = len(self.targets), int(self.used)
+        same = (self.observations[: min(used, size)] == seen).all(dim=1).nonzero()
+        if len(same):
+            slot = int(same[0])
+        else:
+            slot = used % size
+            self.used += 1
+        self.observations[slot] = seen
+        self.targets[slot] = torch.as_tensor(target, dtype=torch.float32, device=self.device)
+
+    def _fit(self) -> None:
+        count = min(int(self.used), len(self.targets))
+        observations, targets = self.observations[:count], self.targets[:count]
+        # A fresh optimiser: the targets have moved, and what it had learned of the old ones with
+        # them. It also leaves nothing that would have to be saved.
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
+        for _ in range(self.gradient_steps):
+            loss = (self.network(observations) - targets).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self.settings}
