@@ -7,7 +7,6 @@ neither who chose the action nor how good the outcome is.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
