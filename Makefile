@@ -18,7 +18,7 @@ install: $(STAMP) ## make .venv and install the project into it, with the develo
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev]"
+	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev,export]"
 	@touch $@
 
 demo: $(STAMP) ## prune the embedded network with every method; writes runs/demo/

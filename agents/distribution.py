@@ -101,7 +101,8 @@ def perturb(
     """
     shares = np.asarray(probabilities, dtype=np.float64)
     if kind == "adaptive":
-        return normalise(shares * np.exp(scale * rng.standard_normal(shares.shape)))
+        exponents = scale * rng.standard_normal(shares.shape)
+        return normalise(shares * np.exp(exponents - np.max(exponents)))
     noise = scale * rng.uniform() * rng.standard_normal(shares.shape)
     if kind == "multiplicative":
         return normalise(shares * np.exp(noise))

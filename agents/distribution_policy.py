@@ -7,6 +7,7 @@ persistent distribution. Nothing here knows environments, rewards or how candida
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ DEFAULT_NOISE_STD = {"adaptive": 1.2, "multiplicative": 1.0, "absolute": 0.04}
 """Of each kind of noise; the last is the published one, called "variance" there."""
 
 
+_SAME_PROGRESS = 1e-5  # less than a channel's share of any network, more than rounding
+
+
 class PruningPolicy(BasePolicy):
     """A policy that gives a distribution over groups for an observation, and noisy copies of it.
 
@@ -44,6 +48,7 @@ class PruningPolicy(BasePolicy):
         noise_std: scale of that noise; of "adaptive" noise, its first scale.
         minimum_std: smallest scale of "adaptive" noise.
         rng: generator of stochastic predictions.
+        progress: which entry of a flat observation is the episode's progress; None if none is.
     """
 
     def __init__(
@@ -58,8 +63,10 @@ class PruningPolicy(BasePolicy):
         noise_std: float = DEFAULT_NOISE_STD["multiplicative"],
         minimum_std: float = 0.1,
         rng: np.random.Generator | None = None,
+        progress: int | None = None,
     ) -> None:
         super().__init__(observation_space, action_space)
+        self.progress = progress
         self.sizes = np.asarray(sizes, dtype=np.int64)
         self.logit_scale = float(logit_scale)
         self.noise = noise
@@ -96,6 +103,14 @@ class PruningPolicy(BasePolicy):
     def widen(self, least: float) -> None:
         """Raise the scales of "adaptive" noise to at least `least`, to search afresh."""
 
+    def play(self, starts: Sequence[float], actions: Sequence[NDArray[np.float32]]) -> None:
+        """Learn of the best episode so far; a policy may repeat it where nothing else is wanted.
+
+        Args:
+            starts: (T,) the episode's progress from which each action was taken, rising.
+            actions: T actions (L,).
+        """
+
     def sample(
         self, observation: NDArray[np.float32], rng: np.random.Generator
     ) -> NDArray[np.float64]:
@@ -128,6 +143,7 @@ class PruningPolicy(BasePolicy):
             "noise": self.noise,
             "noise_std": self.noise_std,
             "minimum_std": self.minimum_std,
+            "progress": self.progress,
         }
 
 
@@ -137,6 +153,11 @@ class DistributionPolicy(PruningPolicy):
     It follows an elite of one in the published way, p <- p + step_size · (a* - p), and a larger one
     in log space, where shares of any size count alike: the logits go to the elite's weighted mean,
     and the scale of "adaptive" noise to its weighted standard deviation, both by `step_size`.
+
+    What it predicts deterministically is not the distribution, which is a mean of good ones and
+    need not be good itself, but the best episode so far, action by action: the way to the
+    incumbent. The observation says only how far the episode has come. Before there is one, and
+    where the observation has no progress, it is the distribution.
 
     Arguments as in `PruningPolicy`.
     """
@@ -150,6 +171,32 @@ class DistributionPolicy(PruningPolicy):
         self.register_buffer("probabilities", torch.from_numpy(width_proportional(self.sizes)))
         stds = torch.full(self.sizes.shape, float(self.noise_std), dtype=torch.float64)
         self.register_buffer("stds", stds)
+        self._path: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def play(self, starts: Sequence[float], actions: Sequence[NDArray[np.float32]]) -> None:
+        """Predict this episode from now on."""
+        self._path = (
+            torch.tensor(starts, dtype=torch.float32),
+            torch.from_numpy(np.stack(actions).astype(np.float32)),
+        )
+
+    def get_extra_state(self) -> dict[str, torch.Tensor]:
+        """The episode, whose length no buffer could have; saved with the policy."""
+        return (
+            {} if self._path is None else dict(zip(("starts", "actions"), self._path, strict=True))
+        )
+
+    def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
+        """What `get_extra_state` gave."""
+        self._path = (state["starts"], state["actions"]) if state else None
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        if not deterministic or self._path is None or self.progress is None:
+            return super()._predict(observation, deterministic)
+        assert isinstance(observation, torch.Tensor)
+        starts, actions = self._path
+        reached = observation[:, self.progress].cpu().contiguous() + _SAME_PROGRESS
+        return actions[(torch.searchsorted(starts, reached, right=True) - 1).clamp(min=0)]
 
     @property
     def distribution(self) -> NDArray[np.float64]:

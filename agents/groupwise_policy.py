@@ -23,6 +23,8 @@ from agents.distribution_policy import PruningPolicy
 from agents.groupwise import GroupEncoder
 from pruning_env.observations import GROUP_FEATURES
 
+_MOST_SPREAD = 2.0  # times the first scale of the noise
+
 
 class GroupwisePolicy(PruningPolicy):
     """A distribution, and the scale of its noise, from the observation, group by group.
@@ -110,7 +112,9 @@ class GroupwisePolicy(PruningPolicy):
         if self.noise != "adaptive":
             return self.noise_std
         least = max(self.minimum_std, float(self.least))
-        return np.maximum(np.exp(self._outputs(observation)[:, 1]), least)
+        # In a state unlike those it was fitted to, a network may say anything.
+        most = max(least, _MOST_SPREAD * self.noise_std)
+        return np.exp(np.clip(self._outputs(observation)[:, 1], np.log(least), np.log(most)))
 
     def widen(self, least: float) -> None:
         """Raise the scales of adaptive noise to at least `least`; updates lower that again."""

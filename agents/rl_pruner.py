@@ -8,10 +8,12 @@ environment's reward, which is judged on search-val.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -27,7 +29,7 @@ from agents.ranges import check_counts, check_range
 from agents.result import IncumbentTracker, SearchResult
 from agents.rollout_logs import dump_rollout_logs
 from pruning_env.actions import DistributionAction
-from pruning_env.dynamics import PruningDynamics, PruningState
+from pruning_env.dynamics import PruningDynamics, PruningState, Transition
 
 SelfRLPruner = TypeVar("SelfRLPruner", bound="RLPruner")
 
@@ -197,9 +199,11 @@ class RLPruner(BaseAlgorithm):
         self._tracker = IncumbentTracker("rl-pruner")
         self._evaluations = 0
         self._judged: list[float] = []
+        self._path: list[tuple[float, NDArray[np.float32]]] = []  # committed in this episode
         if self.env is not None:
             kind = self._read_env()
             self.sizes, self.logit_scale = kind.sizes, kind.logit_scale
+            self.progress_entry = self._progress_entry()
         # Not in _setup_model: a loaded agent goes on with the generators it was saved with.
         self.set_random_seed(seed)
         if _init_setup_model:
@@ -239,8 +243,18 @@ class RLPruner(BaseAlgorithm):
             noise_std=self.noise_std,
             minimum_std=self.minimum_std,
             rng=self._prediction_rng,
+            progress=self.progress_entry,
             **self.policy_kwargs,
         ).to(self.device)
+
+    def _progress_entry(self) -> int | None:
+        """Which entry of the observation is the episode's progress."""
+        assert self.env is not None
+        flat = isinstance(self.observation_space, spaces.Box)
+        if not flat or not self.env.has_attr("observation_names"):
+            return None
+        names = self.env.get_attr("observation_names")[0]
+        return names.index("progress") if "progress" in names else None
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed this agent's generators, the action space and the environment.
@@ -341,6 +355,8 @@ class RLPruner(BaseAlgorithm):
         """Search from the current state, update p, commit. False when a callback says stop."""
         assert self.env is not None
         state = self.env.env_method("state")[0]
+        if state.step == 0:
+            self._path = []
         buffer: list[Candidate] = []
         step_best = -np.inf
         idle = 0
@@ -401,13 +417,33 @@ class RLPruner(BaseAlgorithm):
             room,
         )
         spent = self._evaluations_of_env() - before
+        incumbent = self._tracker.state
         self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
+        if self._tracker.state is not incumbent:
+            self._play(state, zip(transitions, actions, strict=False))
         self._evaluations += spent
         self._judged = [transition.reward for transition in transitions]
         return [
             Candidate(float(q), probabilities, action)
             for q, probabilities, action in zip(values, drawn, actions, strict=True)
         ]
+
+    def _play(
+        self,
+        state: PruningState,
+        candidates: Iterable[tuple[Transition, NDArray[np.float32]]],
+    ) -> None:
+        """Tell the policy the way to a new incumbent, if one action leads there from `state`."""
+        for transition, action in candidates:
+            known = transition.state is self._tracker.state and len(self._path) == state.step
+            if known and (progress := self._progress()) is not None:
+                starts, actions = zip(*self._path, (progress, action), strict=True)
+                self.policy.play(starts, actions)
+
+    def _progress(self) -> float | None:
+        return (
+            None if self.policy.progress is None else self._observation[self.policy.progress].item()
+        )
 
     def _to_action(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
         return to_action(probabilities, self.sizes, self.logit_scale)
@@ -423,7 +459,7 @@ class RLPruner(BaseAlgorithm):
 
     def _evaluations_of_env(self) -> int:
         assert self.env is not None
-        return int(self.env.get_attr("evaluator")[0].evaluations)
+        return int(self.env.get_attr("evaluations")[0])
 
     def _follow(self, buffer: list[Candidate]) -> None:
         step_size = self.lr_schedule(self._current_progress_remaining)
@@ -438,6 +474,8 @@ class RLPruner(BaseAlgorithm):
         explore = self.rng.uniform() < self.exploration_rate
         chosen = buffer[self.rng.integers(len(buffer))] if explore else buffer[0]
         before = self._evaluations_of_env()
+        if (progress := self._progress()) is not None:
+            self._path.append((progress, chosen.action))
         observations, rewards, dones, infos = self.env.step(chosen.action[None])
         self._evaluations += self._evaluations_of_env() - before
         self._last_obs = observations  # type: ignore[assignment]

@@ -503,3 +503,25 @@ def test_the_buffer_keeps_the_best_and_the_newest_of_equals():
     for q, tag in ((1.0, 0), (3.0, 1), (2.0, 2), (3.0, 3), (0.0, 4)):
         buffer = remember(buffer, candidate(q, tag), 3)
     assert [(kept.q, kept.probabilities[0]) for kept in buffer] == [(3, 3), (3, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("constraint", [{}, {"constraint": "project", "max_steps": 1}])
+@pytest.mark.parametrize("evaluations", [60, 450])
+def test_deterministic_predictions_are_the_way_to_the_incumbent(tmp_path, constraint, evaluations):
+    env = (
+        gym.make("CNNPrune-v0", recovery="none", **constraint)
+        if constraint
+        else gym.make("CNNPruneTabular-v0")
+    )
+    agent = RLPruner("DistributionPolicy", env, seed=0).learn(evaluations)
+    assert agent.incumbent is not None
+    agent.save(tmp_path / "agent")
+    for player in (agent, RLPruner.load(tmp_path / "agent")):
+        observation, _ = env.reset(seed=0)
+        terminated = False
+        while not terminated:
+            action, _ = player.predict(observation, deterministic=True)
+            observation, _, terminated, _, _ = env.step(action)
+        assert (
+            env.get_wrapper_attr("state")().counts.tolist() == agent.incumbent.state.counts.tolist()
+        )
