@@ -67,6 +67,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def evenly_spaced(self, count: int) -> Split:
+        """`count` images, or all, at equal distances and in order."""
+        total = len(self)
+        index = torch.arange(min(count, total)) * total // min(count, total)
+        return Split(self.images[index], self.labels[index])
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -7,6 +7,7 @@ of pruning lives here.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from gymnasium.error import ResetNeeded
 from torch import nn
 
 from pruning_env.actions import action_names, make_action
-from pruning_env.arguments import check_choice
+from pruning_env.arguments import check_choice, check_count
 from pruning_env.budgets import parse_budget
 from pruning_env.channels import ChannelGraph
 from pruning_env.constraints import make_constraint
@@ -220,6 +221,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `recovery`          | str   | `"bn"`              | `none`, `bn`, `finetune`              |
     | `finetune_steps`    | int   | `20`                | at least 1                            |
     | `finetune_lr`       | float | `0.001`             | above 0                               |
+    | `val_images`        | int   | `None`              | at least 1; `None`: all of search-val |
     | `constraint`        | str   | `"terminate"`       | see Episode End                       |
     | `device`            | str   | `"cpu"`             | a torch device                        |
     | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
@@ -228,7 +230,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     trains for `finetune_steps` SGD steps with the dense network as teacher (`finetune`), on
     search-train images in each case. Trained weights are part of the state: the next step continues
     from them, and `restore`, `fork()` and `transition` start from the weights of the state they are
-    given.
+    given. Fewer `val_images`, at equal distances in search-val, make steps cheaper and accuracies
+    coarser.
 
     Several budgets must all be met. Their names are `params`, `macs`, `latency` and those of
     registered functions of the pruned model. `latency` is the time of the pruned model over the
@@ -303,6 +306,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         recovery: str = "bn",
         finetune_steps: int = 20,
         finetune_lr: float = 1e-3,
+        val_images: int | None = None,
         constraint: str = "terminate",
         device: str = "cpu",
         render_mode: str | None = None,
@@ -318,16 +322,22 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         check_choice("importance", importance, importance_kinds())
         check_choice("recovery", recovery, RECOVERY_NAMES)
         finetuning = FineTuning(finetune_steps, finetune_lr)
+        if val_images is not None:
+            check_count("val_images", val_images)
         make_constraint(constraint, max_steps)
         _check_device(device)
 
         chosen = get_task(task)
         model = chosen.model(weights, data_root)
         self.graph = ChannelGraph.trace(model, chosen.example_input())
+        splits = chosen.load_data(data_root)
+        if val_images is not None:
+            few = splits.search_val.evenly_spaced(val_images)
+            splits = dataclasses.replace(splits, search_val=few)
         self.evaluator = Evaluator(
             model,
             self.graph,
-            chosen.load_data(data_root),
+            splits,
             recovery=recovery,
             device=device,
             finetuning=finetuning,
@@ -375,6 +385,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "recovery": recovery,
             "finetune_steps": finetune_steps,
             "finetune_lr": finetune_lr,
+            "val_images": val_images,
             "constraint": constraint,
             "device": device,
             "render_mode": render_mode,

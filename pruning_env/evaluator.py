@@ -170,7 +170,7 @@ class Evaluator:
         self._splits = replace(splits, test=_nothing(splits.test))
         self._val = self._resident(self._splits, splits.search_val)
         self._calibration = self._resident(
-            self._splits, evenly_spaced(splits.search_train, recovery_images)
+            self._splits, splits.search_train.evenly_spaced(recovery_images)
         )
         self._check_graph()
         self._check_outputs(splits.num_classes)
@@ -448,13 +448,6 @@ class Evaluator:
 def _nothing(split: Split) -> Split:
     """The split without its images (a copy, as a view would keep them all alive)."""
     return Split(split.images[:0].clone(), split.labels[:0].clone())
-
-
-def evenly_spaced(split: Split, count: int) -> Split:
-    """`count` images, or all, at equal distances and in order."""
-    total = len(split.labels)
-    index = torch.arange(min(count, total)) * total // min(count, total)
-    return Split(split.images[index], split.labels[index])
 
 
 def _check_at_least(argument: str, given: int, least: int) -> None:

@@ -529,6 +529,7 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("recovery", "retrain", "bn, finetune, none"),
         ("finetune_steps", 0, "at least 1"),
         ("finetune_steps", 2.5, "at least 1"),
+        ("val_images", 0, "at least 1"),
         ("finetune_lr", 0.0, "above 0"),
         ("finetune_lr", float("inf"), "above 0"),
         ("constraint", "walls", "cost, project, terminate, wall"),
@@ -643,3 +644,15 @@ def test_the_picture_of_an_episode_starts_anew_at_reset(original, zero):
     env.step(zero)
     env.reset()
     assert np.array_equal(env.render(), first)
+
+
+def test_few_images_of_search_val_judge_in_place_of_all() -> None:
+    few, full = (CNNPruneEnv(val_images=count) for count in (50, None))
+    images, labels = few.evaluator.images("search-val")
+    everything, _ = full.evaluator.images("search-val")
+    assert len(images) == len(labels) == 50 < len(everything)
+    assert (images[0] == everything[0]).all()
+    keep = few.graph.random_keep(0.5, np.random.default_rng(0))
+    correct = 50 * few.evaluator.evaluate(keep).accuracy
+    assert correct == pytest.approx(round(correct))
+    assert few.evaluator.certify(keep) == full.evaluator.certify(keep), "test stays whole"

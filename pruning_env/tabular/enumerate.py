@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
-from pruning_env.evaluator import Evaluator, evenly_spaced
+from pruning_env.evaluator import Evaluator
 from pruning_env.files import atomic_path
 from pruning_env.models import CifarResNet
 from pruning_env.tabular.sweep import Sweep
@@ -211,7 +211,7 @@ def _sweep(
         images = splits.normalised(split, device="cpu", dtype=torch.float32)
         return images.contiguous(memory_format=torch.channels_last)
 
-    calibration = evenly_spaced(splits.search_train, RECOVERY_IMAGES)
+    calibration = splits.search_train.evenly_spaced(RECOVERY_IMAGES)
     val, labels = evaluator.images("search-val")
     return Sweep(
         model,
