@@ -249,3 +249,12 @@ def test_surgery_is_timed_and_tabled(tmp_path: Path) -> None:
     (row,) = run_surgery(settings, "command", quiet())
     assert row.ours.wall_ms > 0 < row.floor.wall_ms
     assert "| lenet5 | 1 |" in (tmp_path / "surgery.md").read_text()
+
+
+def test_a_network_that_magnifies_rounding_is_allowed_more() -> None:
+    beyond = dataclasses.replace(GOOD, error=5e-10)
+    assert "pruned differs" in dataclasses.replace(ROW, ours=beyond).failures()[0]
+    chaotic = dataclasses.replace(beyond, rounding=1e-10)
+    assert dataclasses.replace(ROW, ours=chaotic).failures() == ()
+    worse = dataclasses.replace(chaotic, error=2e-9)
+    assert "pruned differs" in dataclasses.replace(ROW, ours=worse).failures()[0]

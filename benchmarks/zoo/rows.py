@@ -17,6 +17,10 @@ from pruning_env.files import atomic_write
 #: grows with depth.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
 
+#: In a network that magnifies rounding, pruned and masked outputs, computed in other orders, may
+#: differ by this multiple of what a change in the last digit of its input does.
+ROUNDING_FACTOR = 10
+
 #: A pruned model's output has to depend on its input by this multiple of the tolerance: in one that
 #: says the same of everything, wrong channels would not show.
 SIGNAL_FACTOR = 10
@@ -58,6 +62,8 @@ class Measurement:
         ratios: Probabilities with which channels are kept in the masks that are compared.
         dtype: Precision of the comparison.
         error: Largest difference of pruned and masked outputs, relative to the largest output.
+        rounding: The same of the masked model's outputs when its inputs change in their last digit:
+            what rounding alone does to this network.
         effect: Smallest difference of masked and dense outputs, on the same scale.
         signal: Smallest difference of a pruned model's outputs for two inputs, on the same scale.
         params_counted: Whether `graph.params` is what counting on the pruned model gives.
@@ -83,6 +89,7 @@ class Measurement:
     params_counted: bool
     macs_counted: bool
     trains: str
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,11 +145,12 @@ class ZooRow:
         if ours is None:
             return (self.crashed,)
         found = []
-        if not ours.error <= TOLERANCE[ours.dtype]:  # NaN is no agreement
+        allowed = max(TOLERANCE[ours.dtype], ROUNDING_FACTOR * ours.rounding)
+        if not ours.error <= allowed:  # NaN is no agreement
             found.append(f"pruned differs from masked by {ours.error:.1e} in {ours.dtype}")
         if not ours.effect >= SMALLEST_EFFECT:
             found.append(f"the mask changes the output by {ours.effect:.1e} only")
-        if not ours.signal >= SIGNAL_FACTOR * TOLERANCE[ours.dtype]:
+        if not ours.signal >= SIGNAL_FACTOR * allowed:
             found.append(f"two inputs change the pruned model's output by {ours.signal:.1e} only")
         if not ours.params_counted:
             found.append("params differ from counting")
@@ -178,8 +186,9 @@ def measurement_from(data: dict) -> Measurement:
     """A `Measurement` from its JSON object; null numbers are NaN."""
     for name in ("trace", "prune"):
         data[name] = Timing(**data[name])
-    for name in ("error", "effect", "signal"):
-        data[name] = math.nan if data[name] is None else data[name]
+    for name in ("error", "rounding", "effect", "signal"):
+        if name in data and data[name] is None:
+            data[name] = math.nan
     data["ratios"] = tuple(data["ratios"])
     return Measurement(**data)
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.zoo.rows import SIGNAL_FACTOR, SMALLEST_EFFECT, TOLERANCE, Measurement, Peer, ZooRow
+from benchmarks.zoo.rows import (
+    ROUNDING_FACTOR,
+    SIGNAL_FACTOR,
+    SMALLEST_EFFECT,
+    TOLERANCE,
+    Measurement,
+    Peer,
+    ZooRow,
+)
 
 _TITLES = (
     "model",
@@ -138,8 +146,10 @@ reason for each. **trace s**: one trace, in a process that has traced another ne
 
 **pruned = masked**: largest difference between the outputs of the pruned model and of the full-size
 model with the removed channels masked, relative to the largest output, over masks that keep 50 %
-and 10 %; in float64 (at most {double} is allowed), and in float32 (at most {single}) for models
-with more than 300 M parameters and for RAFT, whose code makes float32 coordinates. Where a
+and 10 %; in float64 (at most {double} is allowed, or where a deep network magnifies rounding beyond
+that, {ROUNDING_FACTOR} times what a change in the last digit of the input does), and in float32
+(at most {single}) for models with more than 300 M parameters and for RAFT, whose code makes float32
+coordinates. Where a
 LayerNorm or GroupNorm takes its statistics over removable channels, the masked model takes them
 over the channels that are kept: the pruned model is defined so. Weights are random, constant ones
 are jittered so that no wrong index cancels; so that signals do not fade, weights are scaled to unit

@@ -156,6 +156,7 @@ def measure(
         ratios=RATIOS,
         dtype=str(dtype).removeprefix("torch."),
         error=_worst([each.error for each in comparisons]),
+        rounding=_worst([each.rounding for each in comparisons]),
         effect=min(each.effect for each in comparisons),
         signal=min(each.signal for each in comparisons),
         params_counted=bool(params_counted),
@@ -190,9 +191,10 @@ def trains_a_step(model: nn.Module, inputs: tuple[Tensor, ...]) -> str:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """`error`, `effect` and `signal` of one mask, as in `Measurement`."""
+    """`error`, `rounding`, `effect` and `signal` of one mask, as in `Measurement`."""
 
     error: float
+    rounding: float
     effect: float
     signal: float
 
@@ -213,8 +215,15 @@ def _compare(
     pruned = leaves(small(*one))
     signal = difference(leaves(small(*other)), pruned)
     del small
-    masked = leaves(graph.mask(model, keep)(*one))
-    return _Comparison(difference(pruned, masked), difference(masked, leaves(model(*one))), signal)
+    twin = graph.mask(model, keep)
+    masked = leaves(twin(*one))
+    rounded = tuple(x * (1 + 2 * torch.finfo(x.dtype).eps) for x in one)
+    return _Comparison(
+        difference(pruned, masked),
+        difference(leaves(twin(*rounded)), masked),
+        difference(masked, leaves(model(*one))),
+        signal,
+    )
 
 
 def _keep_signals_alive(
