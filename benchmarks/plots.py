@@ -15,8 +15,8 @@ from agents.rows import ResultRow
 from pruning_env.files import atomic_path
 
 #: Okabe and Ito's palette, told apart with every common colour blindness; black is for dense.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-_STYLES = ("--", ":", "-", "-.", (0, (5, 1)), (0, (1, 1)))
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+STYLES = ("--", ":", "-", "-.", (0, (5, 1)), (0, (1, 1)))
 _HATCHES = ("", "///", "...", "xx", "\\\\", "++")
 
 
@@ -56,13 +56,13 @@ def _draw_incumbents(axes: Axes, rows: Sequence[ResultRow], methods: Sequence[st
         if not complete.any():
             continue
         curves = curves[:, complete]
-        x, colour = grid[complete], _COLOURS[index % len(_COLOURS)]
+        x, colour = grid[complete], COLOURS[index % len(COLOURS)]
         axes.step(
             x,
             curves.mean(axis=0),
             where="post",
             color=colour,
-            linestyle=_STYLES[index % len(_STYLES)],
+            linestyle=STYLES[index % len(STYLES)],
             linewidth=2,
             label=method,
         )
@@ -110,7 +110,7 @@ def _draw_kept(axes: Axes, rows: Sequence[ResultRow], methods: Sequence[str]) ->
             positions + (index - (len(methods) - 1) / 2) * width,
             100 * np.array(best.counts) / np.array(best.sizes),
             width=width,
-            color=_COLOURS[index % len(_COLOURS)],
+            color=COLOURS[index % len(COLOURS)],
             edgecolor="white",
             hatch=_HATCHES[index % len(_HATCHES)],
             label=f"{method} ({100 * best.val_accuracy:.1f} %)",

@@ -1,0 +1,185 @@
+"""Regret over evaluations, and at the end; drawn from rows only, so that it can be drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from benchmarks.agents.questions import Question, questions
+from benchmarks.agents.rows import AgentRow
+from benchmarks.agents.statistics import Interval, bootstrap
+from benchmarks.plots import COLOURS, STYLES
+from pruning_env.files import atomic_path
+
+#: Beyond the colours, agents are told apart by marker; grey is for those that no seed changes.
+_MARKERS = "osDv^P*X<>hp"
+_GREY = "#666666"
+
+#: Below it the axis is linear, so that a regret of 0 can be shown.
+_LINEAR = 0.02
+_TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+#: Enough for a drawn interval; the table has more.
+_RESAMPLES = 2000
+
+
+def plot_agents(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
+    """Draw each question's incumbents over evaluations and its ends; as PNG and SVG.
+
+    Args:
+        rows: of any tasks, agents and seeds.
+        stem: path of the figures without suffix.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        ValueError: when no row has a result.
+    """
+    asked = [question for question in questions(rows) if question.runs]
+    if not asked:
+        raise ValueError("rows have no result to draw")
+    agents = tuple(dict.fromkeys(agent for question in asked for agent in question.runs))
+    figure = Figure(figsize=(11.5, 5.6 * len(asked)), layout="constrained")
+    panels = figure.subplots(len(asked), 2, width_ratios=(1.5, 1.0), squeeze=False)
+    for (curves, ends), question in zip(panels, asked, strict=True):
+        looks = _looks(agents, question)
+        _draw_curves(curves, question, looks)
+        _draw_ends(ends, question, looks)
+    paths = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    for path in paths:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=160)
+    return paths
+
+
+def _looks(agents: Sequence[str], question: Question) -> dict[str, dict]:
+    """Colour, line and marker of each agent, the same in all panels."""
+    looks, colours = {}, 0
+    for place, agent in enumerate(agents):
+        seeded = agent not in question.runs or question.seeded(agent)
+        colour = COLOURS[colours % len(COLOURS)] if seeded else _GREY
+        style = STYLES[(colours + colours // len(COLOURS)) % len(STYLES)] if seeded else "-"
+        colours += seeded
+        looks[agent] = {
+            "color": colour,
+            "linestyle": style,
+            "marker": _MARKERS[place % len(_MARKERS)],
+            "linewidth": 1.8 if seeded else 1.0,
+        }
+    return looks
+
+
+def _draw_curves(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
+    grid = np.unique(np.geomspace(1, max(question.longest, 2), 120).round())
+    for place, (agent, rows) in enumerate(question.runs.items()):
+        within = grid[grid <= rows[0].allowed]
+        values = np.stack([row.regret_at(within) for row in rows], axis=1)
+        axes.plot(
+            within,
+            values.mean(axis=1),
+            label=agent,
+            markersize=5,
+            markevery=(2 * place % 15, 15),
+            drawstyle="steps-post",
+            **looks[agent],
+        )
+        if len(rows) > 1:
+            low, high = _band(values)
+            axes.fill_between(
+                within, low, high, step="post", color=looks[agent]["color"], alpha=0.15, linewidth=0
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlim(1, max(question.longest, 2))
+    axes.set_xlabel("evaluations on search-val, counted by the environment")
+    axes.set_ylabel(_measure(question) + " of the incumbent")
+    axes.set_yscale("symlog", linthresh=_LINEAR)
+    _tick(axes, "y")
+    axes.set_title(f"{question.title}: mean, 95 % interval", fontsize=10)
+    _legend_below(axes, axes.get_legend_handles_labels()[0], columns=4)
+
+
+def _band(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    intervals = [bootstrap([row], resamples=_RESAMPLES) for row in values]
+    return [each.low for each in intervals], [each.high for each in intervals]
+
+
+def _draw_ends(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
+    names = []
+    for place, (agent, rows) in enumerate(question.runs.items()):
+        look = {"color": looks[agent]["color"], "marker": looks[agent]["marker"]}
+        incumbents = question.regrets(agent, rows[0].allowed)
+        _draw_end(axes, incumbents, place - 0.13, look, filled=True)
+        final = question.final_regrets(agent)
+        if final.size:
+            _draw_end(axes, final, place + 0.2, look, filled=False)
+        names.append(f"{agent} ({rows[0].allowed:,})")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("symlog", linthresh=_LINEAR)
+    _tick(axes, "x")
+    axes.set_xlabel(_measure(question))
+    axes.set_title("At the end (evaluations allowed)", fontsize=10)
+    shapes = [
+        Line2D([], [], color="black", marker="o", linestyle="", label="incumbent"),
+        Line2D([], [], color="black", marker="o", linestyle="", mfc="white", label="final policy"),
+    ]
+    _legend_below(axes, shapes, columns=2)
+
+
+def _draw_end(
+    axes: Axes, values: NDArray[np.float64], height: float, look: dict, *, filled: bool
+) -> None:
+    one = values.size == 1
+    end = Interval(*[float(values[0])] * 3) if one else bootstrap([values], resamples=_RESAMPLES)
+    axes.errorbar(
+        end.estimate,
+        height,
+        xerr=None if one else [[end.estimate - end.low], [end.high - end.estimate]],
+        linestyle="",
+        markersize=6,
+        capsize=3,
+        mfc=look["color"] if filled else "white",
+        **look,
+    )
+
+
+def _legend_below(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
+    """Outside, because no corner is free for any number of agents."""
+    axes.legend(
+        handles=handles,
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+    )
+
+
+def _tick(axes: Axes, which: str) -> None:
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
+    ticks = [tick for tick in _TICKS if tick <= max(low, high)]
+    axis.set_ticks(ticks)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ends = (-0.1 * _LINEAR, 1.3 * max(low, high, 0.05))
+    if which == "y":
+        axes.set_ylim(*ends)
+    else:
+        axes.set_xlim(*ends)
+    axes.grid(True, alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _measure(question: Question) -> str:
+    return "normalised regret" if question.anchored else "error on search-val"

@@ -1,0 +1,220 @@
+"""What is written down about one agent with one seed, and the file that keeps it.
+
+Several processes may append to one file. Nothing here runs an agent or compares two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agents.rows import Provenance
+
+
+class CellKey(NamedTuple):
+    """What makes two rows answers to the same question."""
+
+    task: str
+    settings: str
+    agent: str
+    seed: int
+    allowed: int
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Search-val accuracies that a score is measured by, in [0, 1].
+
+    Attributes:
+        optimum: the best that there is within the budget; normalised regret 0.
+        random: mean of the random policy; normalised regret 1.
+    """
+
+    optimum: float
+    random: float
+
+
+@dataclass(frozen=True)
+class FinalPolicy:
+    """What the agent does when it has learned: one episode of its deterministic policy.
+
+    Attributes:
+        accuracy: search-val accuracy at the end of the episode, in [0, 1].
+        feasible: whether it ends within every budget.
+        counts: (L,) channels kept.
+    """
+
+    accuracy: float
+    feasible: bool
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """One agent, one seed. Accuracies are on search-val and in [0, 1]; None: nothing was found.
+
+    Attributes:
+        agent: registered name, or "module:name".
+        task: "tabular", or a registered task.
+        settings: keyword arguments of the environment, "budget" among them.
+        seed: of the search.
+        seeded: whether another seed could have given another result.
+        allowed: evaluations that the search was allowed.
+        spent: evaluations that the environment counted.
+        history: (evaluations, best feasible accuracy) at each improvement.
+        feasible: whether something within every budget was found.
+        counts: (L,) channels that the incumbent keeps.
+        val_accuracy: of the incumbent.
+        params: parameters of the incumbent.
+        params_ratio: to the dense network.
+        macs: multiply-accumulates of the incumbent, per image.
+        macs_ratio: to the dense network.
+        final: of agents that leave a policy behind; None for the others.
+        anchors: where they are known exactly; else None.
+        failed: "" or why there is no result: the agent raised, spent too much, or what it reported
+            is not what the environment says.
+        wall_seconds: of the search.
+        provenance: how, where and when.
+    """
+
+    agent: str
+    task: str
+    settings: dict[str, Any]
+    seed: int
+    seeded: bool
+    allowed: int
+    spent: int
+    history: tuple[tuple[int, float], ...]
+    feasible: bool
+    counts: tuple[int, ...] | None
+    val_accuracy: float | None
+    params: int | None
+    params_ratio: float | None
+    macs: int | None
+    macs_ratio: float | None
+    final: FinalPolicy | None
+    anchors: Anchors | None
+    failed: str
+    wall_seconds: float
+    provenance: Provenance
+
+    @property
+    def key(self) -> CellKey:
+        """Rows of equal keys answer the same question; the later one counts."""
+        return CellKey(self.task, settings_text(self.settings), self.agent, self.seed, self.allowed)
+
+    def regret_at(self, evaluations: ArrayLike) -> NDArray[np.float64]:
+        """(N,) normalised regret of the incumbent after (N,) evaluations; see `regret`.
+
+        A search that ended early keeps what it had. NaN beyond the evaluations that were allowed.
+        """
+        numbers = np.atleast_1d(np.asarray(evaluations, dtype=np.float64))
+        spent = np.array([at for at, _ in self.history])
+        best = np.array([0.0, *(accuracy for _, accuracy in self.history)])
+        values = self.regret(best[np.searchsorted(spent, numbers, side="right")])
+        return np.where(numbers > self.allowed, np.nan, values)
+
+    def final_regret(self) -> float | None:
+        """Normalised regret of the final policy, outside the budget that of accuracy 0.
+
+        None where there is no policy.
+        """
+        if self.final is None:
+            return None
+        return float(self.regret(self.final.accuracy if self.final.feasible else 0.0))
+
+    def found_at(self, evaluations: int) -> bool:
+        """Whether anything feasible was known after so many evaluations."""
+        return bool(self.history) and self.history[0][0] <= evaluations
+
+    def regret(self, accuracy: ArrayLike) -> NDArray[np.float64]:
+        """Distance to the optimum, in units of the random policy's mean distance to it.
+
+        Without anchors it is the error, 1 - accuracy. Having found nothing is accuracy 0, as of a
+        network that is never right: worse than 1, and worse than any network.
+        """
+        optimum, random = (
+            (self.anchors.optimum, self.anchors.random) if self.anchors else (1.0, 0.0)
+        )
+        return (optimum - np.asarray(accuracy, dtype=np.float64)) / (optimum - random)
+
+    def to_json(self) -> str:
+        """One line of JSON without a line break. NaN and infinities are refused."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> AgentRow:
+        """The row that `to_json` wrote.
+
+        Raises:
+            json.JSONDecodeError: if the line is not JSON.
+            ValueError: if it is no object with exactly the fields of a row.
+        """
+        data = json.loads(line)
+        try:
+            data["provenance"] = Provenance(**data["provenance"])
+            data["history"] = tuple((int(at), float(best)) for at, best in data["history"])
+            data["counts"] = None if data["counts"] is None else tuple(data["counts"])
+            data["anchors"] = data["anchors"] and Anchors(**data["anchors"])
+            if data["final"]:
+                final = {**data["final"], "counts": tuple(data["final"]["counts"])}
+                data["final"] = FinalPolicy(**final)
+            return cls(**data)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a row of an agent: {error}") from error
+
+
+def settings_text(settings: dict[str, Any]) -> str:
+    """Settings as text that is equal when they are."""
+    return json.dumps(settings, sort_keys=True)
+
+
+def append_row(path: str | os.PathLike[str], row: AgentRow) -> None:
+    """Append a row to a JSON-lines file, made if needed.
+
+    The file is locked, and the line goes out in one write to a file opened for appending, so that
+    processes which share it do not mix their lines. Behind a line that a killed process left
+    unfinished, a new one is begun.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        unfinished = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, (("\n" if unfinished else "") + row.to_json() + "\n").encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_rows(path: str | os.PathLike[str]) -> dict[CellKey, AgentRow]:
+    """Rows by key, the last of each; nothing when there is no such file.
+
+    A line that a kill cut off is left out, with a warning.
+
+    Raises:
+        ValueError: naming the line that is complete and no row.
+    """
+    rows: dict[CellKey, AgentRow] = {}
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = AgentRow.from_json(line)
+        except json.JSONDecodeError:
+            warnings.warn(f"{path}:{number} is not complete and was left out", stacklevel=2)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        else:
+            rows[row.key] = row
+    return rows
