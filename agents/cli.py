@@ -23,16 +23,24 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 import pruning_env  # noqa: F401  (registers the environments)
 from agents.baselines import uniform
+from agents.delivery import add_latency, add_size, comparison, deliver
+from agents.environment_options import (
+    BadInput,
+    add_environment,
+    add_output,
+    check_output,
+    device,
+    make_env,
+)
 from agents.graph_command import add_graph_command
-from agents.judge import LATENCY_BATCH, judge, judge_dense
-from agents.output import AGENT_FILE, MODEL_NAME, RESULT_FILE, write_result
+from agents.judge import LATENCY_BATCH
+from agents.output import MODEL_NAME, agent_name
 from agents.profile_command import add_profile_command
 from agents.registry import Search, agent_names, get_agent
 from agents.result import IncumbentTracker, SearchResult
 from agents.rl_pruner import RLPruner
-from agents.rows import ResultRow, provenance
+from agents.train_command import add_train_command
 from pruning_env.channels import ChannelGraph
-from pruning_env.env import CNNPruneEnv
 from pruning_env.evaluator import measure
 from pruning_env.latency import interleaved_latency
 from pruning_env.storage import load_pruned, read_recipe
@@ -40,10 +48,6 @@ from pruning_env.tasks import get_task, task_names
 
 #: Images per forward pass of `evaluate`.
 BATCH_SIZE = 256
-
-
-class _BadInput(Exception):
-    """What the user asked for cannot be done; the message says why and what is allowed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["cnnprune", *arguments])
     try:
         return options.run(options, Console())
-    except _BadInput as error:
+    except BadInput as error:
         parser.exit(2, f"cnnprune {options.command}: error: {error}\n")
 
 
@@ -64,26 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    train = commands.add_parser(
-        "train",
-        help="search with an agent and write what it found",
-        description=f"Search with an agent. Writes {RESULT_FILE} (a result row), the pruned model "
-        f"and, if the agent can be saved, {AGENT_FILE} into the folder OUT.",
-    )
-    train.add_argument("--agent", required=True, choices=agent_names(), help="who searches")
-    train.add_argument(
-        "--evaluations",
-        type=_positive_int,
-        default=1000,
-        metavar="N",
-        help="evaluations on search-val to spend at most (default: %(default)s)",
-    )
-    train.add_argument("--seed", type=_seed, default=0, help="seed (default: %(default)s)")
-    train.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    _add_environment(train)
-    _add_output(train)
-    train.set_defaults(run=_train)
-
+    add_train_command(commands)
     prune = commands.add_parser(
         "prune",
         help="prune once, without a search",
@@ -96,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="uniform|FILE.zip",
         help="'uniform', or an agent that train saved (default: %(default)s)",
     )
-    _add_environment(prune)
-    _add_output(prune)
+    add_environment(prune)
+    add_output(prune)
     prune.set_defaults(run=_prune)
 
     evaluate = commands.add_parser(
@@ -109,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--test", action="store_true", help="open the test split as well")
     evaluate.add_argument("--weights", metavar="FILE", help="dense weights to compare with")
     evaluate.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
-    evaluate.add_argument("--device", type=_device, default="cpu", help="default: %(default)s")
+    evaluate.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
     evaluate.set_defaults(run=_evaluate)
 
     add_graph_command(commands)
@@ -121,123 +106,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_environment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--task",
-        default="digits-resnet8",
-        choices=task_names(),
-        help="network and data (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--budget",
-        type=_limit,
-        action="append",
-        metavar="KEY=LIMIT",
-        help="what may remain, as a ratio to the dense model; may be repeated "
-        "(default: params=0.25)",
-    )
-    parser.add_argument("--weights", metavar="FILE", help="dense weights (default: the task's own)")
-    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
-    parser.add_argument("--device", type=_device, default="cpu", help="default: %(default)s")
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--test", action="store_true", help="open the test split for the result")
-    parser.add_argument("--force", action="store_true", help="replace an earlier result in OUT")
-
-
-def _positive_int(text: str) -> int:
-    value = int(text) if text.lstrip("+-").isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^32 - 1")
-    return int(text)
-
-
-def _limit(text: str) -> tuple[str, float]:
-    key, separator, limit = text.partition("=")
-    try:
-        if separator and key:
-            return key, float(limit)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not KEY=LIMIT, such as params=0.25")
-
-
-def _device(text: str) -> str:
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {reason}") from error
-    return text
-
-
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of the environment; what was not given is left to its defaults."""
-    settings: dict[str, Any] = {"task": options.task, "device": options.device}
-    if options.budget is not None:
-        settings["budget"] = dict(options.budget)
-    for name in ("weights", "data_root"):
-        if getattr(options, name) is not None:
-            settings[name] = getattr(options, name)
-    return settings
-
-
-def _make_env(settings: dict[str, Any]) -> gym.Env:
-    try:
-        return gym.make("CNNPrune-v0", **settings)
-    except (ValueError, OSError) as error:
-        raise _BadInput(str(error)) from error
-
-
-def _check_output(options: argparse.Namespace) -> None:
-    if options.out.exists() and not options.out.is_dir():
-        raise _BadInput(f"argument --out: {options.out} is a file; a folder is needed")
-    if (options.out / RESULT_FILE).exists() and not options.force:
-        raise _BadInput(
-            f"argument --out: {options.out} already holds a result; choose another folder or "
-            "give --force to replace it"
-        )
-
-
-def _train(options: argparse.Namespace, console: Console) -> int:
-    _check_output(options)
-    settings = _settings(options)
-    env = _make_env(settings)
-    start = time.perf_counter()
-    search = get_agent(options.agent).search(
-        env, options.evaluations, options.seed, not options.no_progress
-    )
-    seconds = time.perf_counter() - start
-    return _deliver(options, console, env, settings, search, options.seed, seconds)
-
-
 def _prune(options: argparse.Namespace, console: Console) -> int:
-    _check_output(options)
-    settings = _settings(options)
-    env = _make_env(settings)
+    check_output(options)
+    env, settings = make_env(options)
     start = time.perf_counter()
     if options.agent == "uniform":
         search = Search(uniform(env))
     else:
         search = Search(_follow(_load_agent(options.agent, env), env))
-    return _deliver(options, console, env, settings, search, 0, time.perf_counter() - start)
+    return deliver(options, console, env, settings, search, 0, time.perf_counter() - start)
 
 
 def _load_agent(path: str, env: gym.Env) -> BaseAlgorithm:
     if not Path(path).is_file():
-        raise _BadInput(f"argument --agent: {path!r} is neither 'uniform' nor a file")
+        raise BadInput(f"argument --agent: {path!r} is neither 'uniform' nor a file")
     try:
-        return RLPruner.load(path, env=env)
+        name = agent_name(Path(path))
+        learner = None if name is None else get_agent(name).learner
+        # A file that says nothing was written by hand, and by the agent of this project.
+        algorithm = RLPruner if learner is None else learner.algorithm
+        return algorithm.load(path, env=env, device="cpu")
     except ValueError as error:
-        raise _BadInput(f"argument --agent: {path}: {error}") from error
+        raise BadInput(f"argument --agent: {path}: {error}") from error
 
 
 def _follow(agent: BaseAlgorithm, env: gym.Env) -> SearchResult | None:
@@ -255,73 +145,6 @@ def _follow(agent: BaseAlgorithm, env: gym.Env) -> SearchResult | None:
     return tracker.result(unwrapped.evaluator.evaluations - before)
 
 
-def _deliver(
-    options: argparse.Namespace,
-    console: Console,
-    env: gym.Env,
-    settings: dict[str, Any],
-    search: Search,
-    seed: int,
-    seconds: float,
-) -> int:
-    """Judge, write and show a result."""
-    result, unwrapped = search.result, env.unwrapped
-    assert isinstance(unwrapped, CNNPruneEnv)
-    if result is None:
-        console.print("Nothing feasible was found: give more --evaluations or a looser --budget.")
-        return 1
-    dense = judge_dense(unwrapped, settings, open_test=options.test)
-    row = judge(
-        unwrapped,
-        result,
-        dense,
-        settings=settings,
-        seed=seed,
-        wall_seconds=seconds,
-        provenance=provenance(options.command_line, options.device),
-        open_test=options.test,
-    )
-    write_result(options.out, unwrapped, settings["task"], result, row, search.algorithm)
-    console.print(_result_table(row))
-    console.print(f"Written to {options.out}", soft_wrap=True)
-    return 0
-
-
-def _result_table(row: ResultRow) -> Table:
-    table = _table(f"{row.task}: {row.agent}, {row.evaluations} evaluations")
-    seen = " (seen in training)" if row.val_seen else ""
-    table.add_row(
-        f"search-val accuracy{seen}", f"{row.val_accuracy:.2%}", f"{row.dense_val_accuracy:.2%}"
-    )
-    if row.test_accuracy is not None:
-        table.add_row("test accuracy", f"{row.test_accuracy:.2%}", f"{row.dense_test_accuracy:.2%}")
-    _add_size(table, "parameters", row.params, round(row.params / row.params_ratio))
-    _add_size(table, "MACs", row.macs, round(row.macs / row.macs_ratio))
-    _add_latency(table, row.latency_ms / 1e3, row.dense_latency_ms / 1e3, row.latency_batch)
-    return table
-
-
-def _table(title: str) -> Table:
-    table = Table(title=title)
-    table.add_column("")
-    for column in ("pruned", "dense", "ratio"):
-        table.add_column(column, justify="right")
-    return table
-
-
-def _add_size(table: Table, name: str, pruned: Any, dense: Any) -> None:
-    table.add_row(name, f"{int(pruned):,}", f"{int(dense):,}", f"{pruned / dense:.3f}")
-
-
-def _add_latency(table: Table, seconds: float, dense_seconds: float, batch: int) -> None:
-    table.add_row(
-        f"latency, batch {batch}",
-        f"{1e3 * seconds:.2f} ms",
-        f"{1e3 * dense_seconds:.2f} ms",
-        f"{seconds / dense_seconds:.3f}",
-    )
-
-
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     saved = options.model / MODEL_NAME
     path = saved if saved.is_dir() else options.model
@@ -332,7 +155,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         dense = task.model(options.weights, options.data_root).to(options.device)
         splits = task.load_data(options.data_root)
     except (ValueError, OSError) as error:
-        raise _BadInput(str(error)) from error
+        raise BadInput(str(error)) from error
     graph = ChannelGraph.trace(task.model(options.weights, options.data_root), task.example_input())
     full, keep = graph.full(), recipe.keep_mask()
 
@@ -347,13 +170,13 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     batch = splits.normalised(splits.search_val, torch.device(options.device))[:LATENCY_BATCH]
     seconds, dense_seconds = (float(each) for each in interleaved_latency([model, dense], batch))
 
-    table = _table(f"{task.name}: {path}")
+    table = comparison(f"{task.name}: {path}")
     for name, (pruned_accuracy, dense_accuracy) in accuracies.items():
         seen = " (seen in training)" if task.val_seen and name == "search-val" else ""
         table.add_row(f"{name} accuracy{seen}", f"{pruned_accuracy:.2%}", f"{dense_accuracy:.2%}")
-    _add_size(table, "parameters", graph.params(keep), graph.params(full))
-    _add_size(table, "MACs", graph.macs(keep), graph.macs(full))
-    _add_latency(table, seconds, dense_seconds, len(batch))
+    add_size(table, "parameters", graph.params(keep), graph.params(full))
+    add_size(table, "MACs", graph.macs(keep), graph.macs(full))
+    add_latency(table, seconds, dense_seconds, len(batch))
     console.print(table)
     return 0
 

@@ -5,6 +5,7 @@ One place, so that the command line and the benchmarks leave the same folder. It
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -18,6 +19,32 @@ from pruning_env.storage import save_pruned
 RESULT_FILE = "result.json"
 MODEL_NAME = "pruned"
 AGENT_FILE = "agent.zip"
+CHECKPOINT_FILE = "checkpoint.zip"
+
+
+def write_model(folder: Path, env: CNNPruneEnv, task: str, result: SearchResult, seed: int) -> None:
+    """Write the pruned model of a result, in place of an earlier one."""
+    save_pruned(
+        folder / MODEL_NAME,
+        env.evaluator.pruned_model(result.state.keep, result.state.weights),
+        env.graph,
+        result.state.keep,
+        architecture=task,
+        extra={"agent": result.agent, "seed": seed, "val_accuracy": result.accuracy},
+    )
+
+
+def agent_name(path: Path) -> str | None:
+    """Registered name of the agent in a file of `write_result`; None if the file has none.
+
+    Raises:
+        ValueError: it is no zip file.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.comment.decode() or None
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no saved agent: {error}") from error
 
 
 def write_result(
@@ -35,15 +62,10 @@ def write_result(
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (RESULT_FILE, AGENT_FILE):
         (folder / stale).unlink(missing_ok=True)
-    save_pruned(
-        folder / MODEL_NAME,
-        env.evaluator.pruned_model(result.state.keep, result.state.weights),
-        env.graph,
-        result.state.keep,
-        architecture=task,
-        extra={"agent": row.agent, "seed": row.seed, "val_accuracy": row.val_accuracy},
-    )
+    write_model(folder, env, task, result, row.seed)
     if algorithm is not None:
         with atomic_path(folder / AGENT_FILE) as path:
             algorithm.save(path)
+            with zipfile.ZipFile(path, "a") as file:  # SB3 does not say whose the file is
+                file.comment = row.agent.encode()
     atomic_write(folder / RESULT_FILE, row.to_json() + "\n")

@@ -13,24 +13,23 @@ from typing import Protocol
 
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
-from tqdm import tqdm
+from stable_baselines3.common.monitor import Monitor
 
 from agents import baselines
-from agents.result import SearchResult
+from agents.result import Search, SearchResult
 from agents.rl_pruner import RLPruner
-from agents.spending import MAX_VISITS_PER_EVALUATION
+from agents.sb3_agents import stock_agents
+from agents.training import Learner, StopAtEvaluations, begin, train
 
-
-@dataclass(frozen=True)
-class Search:
-    """What a search left behind: its result, None if nothing feasible, and the agent if it has one.
-
-    An agent that can be saved and asked again is an SB3 algorithm; the baselines have none.
-    """
-
-    result: SearchResult | None
-    algorithm: BaseAlgorithm | None = None
+__all__ = [
+    "AgentEntry",
+    "Search",
+    "SearchFunction",
+    "StopAtEvaluations",
+    "agent_names",
+    "get_agent",
+    "register_agent",
+]
 
 
 #: (environment, evaluations to spend at most, seed, whether to show progress) -> Search
@@ -46,12 +45,14 @@ class AgentEntry:
         summary: one line for listings.
         search: spends evaluations on an environment.
         seeded: whether another seed can give another result.
+        learner: how it is trained, if it learns; it can then be saved and continued.
     """
 
     name: str
     summary: str
     search: SearchFunction
     seeded: bool = True
+    learner: Learner | None = None
 
 
 _AGENTS: dict[str, AgentEntry] = {}
@@ -84,56 +85,6 @@ def agent_names() -> tuple[str, ...]:
     return tuple(_AGENTS)
 
 
-class StopAtEvaluations(BaseCallback):
-    """End training once `limit` evaluations were spent since the callback's first training start.
-
-    Evaluations are what the environment's evaluator counts: repeat visits are free.
-    """
-
-    def __init__(self, limit: int, bar: tqdm | None = None) -> None:
-        super().__init__()
-        self.limit = limit
-        self.bar = bar
-        self.spent = 0
-        self._before: int | None = None
-
-    def _evaluations(self) -> int:
-        return int(self.training_env.get_attr("evaluations")[0])
-
-    def _on_training_start(self) -> None:
-        if self._before is None:
-            self._before = self._evaluations()
-
-    def _on_step(self) -> bool:
-        assert self._before is not None
-        spent = self._evaluations() - self._before
-        if self.bar is not None:
-            self.bar.update(spent - self.spent)
-        self.spent = spent
-        return self.spent < self.limit
-
-
-def spend(algorithm: BaseAlgorithm, evaluations: int, progress_bar: bool = False) -> None:
-    """Train until `evaluations` are spent.
-
-    Transitions answered from the evaluator's cache advance `num_timesteps` but spend nothing, so
-    training goes on, without a reset, until the evaluations are spent; it gives up after
-    `MAX_VISITS_PER_EVALUATION` times as many transitions.
-    """
-    start = algorithm.num_timesteps
-    with tqdm(total=evaluations, desc="training", disable=not progress_bar) as bar:
-        callback = StopAtEvaluations(evaluations, bar)
-        while callback.spent < evaluations:
-            transitions = algorithm.num_timesteps - start
-            if transitions >= MAX_VISITS_PER_EVALUATION * evaluations:
-                break
-            algorithm.learn(
-                evaluations - callback.spent,
-                callback=callback,
-                reset_num_timesteps=transitions == 0,
-            )
-
-
 class BaselineFunction(Protocol):
     """What a baseline is: see `agents.baselines`."""
 
@@ -152,14 +103,23 @@ def _register_baseline(
     register_agent(AgentEntry(name, summary, search, seeded))
 
 
-def _register_rl_pruner(name: str, summary: str, policy: str) -> None:
+def _register_learner(learner: Learner, summary: str) -> None:
     def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-        agent = RLPruner(policy, env, seed=seed)
-        spend(agent, evaluations, progress_bar)
-        found = agent.incumbent
-        return Search(None if found is None else dataclasses.replace(found, agent=name), agent)
+        return train(begin(learner, env, seed), evaluations, progress_bar)[0]
 
-    register_agent(AgentEntry(name, summary, search))
+    register_agent(AgentEntry(learner.name, summary, search, learner=learner))
+
+
+def _rl_pruner(name: str, policy: str) -> Learner:
+    def make(env: gym.Env, seed: int, tensorboard_log: str | None) -> BaseAlgorithm:
+        return RLPruner(policy, Monitor(env), seed=seed, tensorboard_log=tensorboard_log)
+
+    def incumbent(agent: BaseAlgorithm) -> SearchResult | None:
+        assert isinstance(agent, RLPruner)
+        found = agent.incumbent
+        return None if found is None else dataclasses.replace(found, agent=name)
+
+    return Learner(name, RLPruner, make, Monitor, incumbent, paced=True)
 
 
 _register_baseline(
@@ -199,7 +159,12 @@ _register_baseline(
     False,
 )
 _register_baseline("cem", "the cross-entropy method over logits", baselines.cem)
-_register_rl_pruner("rl-pruner", "distribution policy with a replay buffer", "DistributionPolicy")
-_register_rl_pruner(
-    "rl-pruner-groupwise", "the same, its distribution from what is observed", "GroupwisePolicy"
+_register_learner(
+    _rl_pruner("rl-pruner", "DistributionPolicy"), "distribution policy with a replay buffer"
 )
+_register_learner(
+    _rl_pruner("rl-pruner-groupwise", "GroupwisePolicy"),
+    "the same, its distribution from what is observed",
+)
+for _agent in stock_agents():
+    _register_learner(_agent.learner, _agent.summary)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stable_baselines3.common.base_class import BaseAlgorithm
+
 from agents.rollout import feasible_end
 from pruning_env.dynamics import PruningState, Transition
 
@@ -43,6 +45,17 @@ class SearchResult:
             f"of the parameters and {self.state.macs:.1%} of the MACs, found in {self.evaluations} "
             f"evaluations; channels kept per group: {kept}"
         )
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search left behind: its result, None if nothing feasible, and the agent if it has one.
+
+    An agent that can be saved and asked again is an SB3 algorithm; the baselines have none.
+    """
+
+    result: SearchResult | None
+    algorithm: BaseAlgorithm | None = None
 
 
 class IncumbentTracker:

@@ -444,6 +444,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         return None
 
     @property
+    def task_name(self) -> str:
+        """Name of the task that this environment was made with."""
+        return str(self._arguments["task"])
+
+    @property
     def evaluations(self) -> int:
         """Evaluations that the evaluator, which forks share, has spent; the cache's are free."""
         return self.evaluator.evaluations

@@ -12,9 +12,10 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ ACCELERATOR_BATCHES = (1024, 4096, 256)
 
 PLANNING_SECONDS = 1.0
 """No trial of a plan begins after so long; the trials decide what costs every evaluation."""
+
+_MEMORY = ("evaluations", "cache_hits", "_cache", "_trained")
 
 _PROBES = (0.5, 0.2)  # shares of the channels that trial candidates keep; the first is timed
 
@@ -372,6 +375,15 @@ class Evaluator:
         if split == "search-val":
             return self._val
         return self._resident(self._splits, self._splits.search_train)
+
+    def memory(self) -> dict[str, Any]:
+        """What was judged so far and what it counted, to be pickled; see `recall`."""
+        return {name: copy.copy(getattr(self, name)) for name in _MEMORY}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on where an evaluator like this one was when its `memory` was taken."""
+        for name in _MEMORY:
+            setattr(self, name, copy.copy(memory[name]))
 
     def scores(
         self, kind: str = "taylor", rng: np.random.Generator | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -226,6 +227,25 @@ def test_evaluations_and_hits_count_every_request_and_answers_never_depend_on_th
 _CACHED = small_evaluator()
 _KEEPS = keeps_of(_CACHED.graph, 6)
 _ANSWERS = small_evaluator().evaluate_many(_KEEPS)
+
+
+@pytest.mark.parametrize("recovery", ["none", "finetune"])
+def test_an_evaluator_that_recalls_a_memory_goes_on_from_there(recovery: str) -> None:
+    first, second = (small_evaluator(recovery=recovery) for _ in range(2))
+    known, later = keeps_of(first.graph, 3), keeps_of(first.graph, 1, seed=1)
+    answers = first.evaluate_many([*known, known[0]])
+    memory = pickle.loads(pickle.dumps(first.memory()))
+    first.evaluate_many(later)  # a memory is of its time
+    second.recall(memory)
+    assert (second.evaluations, second.cache_hits) == (3, 1)
+    assert second.evaluate_many(known) == answers[:3]
+    assert (second.evaluations, second.cache_hits) == (3, 4)
+    second.evaluate_many(later)
+    assert second.evaluations == 4 and memory["evaluations"] == 3
+    third = small_evaluator(recovery=recovery)
+    third.recall(memory)  # nor did recalling it tie it to anybody
+    third.evaluate_many(later)
+    assert third.evaluations == 4
 
 
 def test_a_mask_changed_after_the_call_does_not_change_what_is_remembered() -> None:

@@ -6,7 +6,9 @@ of actions, budgets, rewards or agents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from pruning_env.tabular.table import RECOVERIES, Table
 from pruning_env.weights import Weights
 
 __all__ = ["TableEvaluator"]
+
+_MEMORY = ("evaluations", "cache_hits", "_seen")
 
 
 class TableEvaluator:
@@ -117,6 +121,15 @@ class TableEvaluator:
         self.evaluations += fresh.size
         self.cache_hits += places.size - fresh.size
         return self.accuracy[places], self.loss[places]
+
+    def memory(self) -> dict[str, Any]:
+        """What was judged so far and what it counted; see `Evaluator.memory`."""
+        return {name: copy.copy(getattr(self, name)) for name in _MEMORY}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on where an evaluator of the same table was when its `memory` was taken."""
+        for name in _MEMORY:
+            setattr(self, name, copy.copy(memory[name]))
 
     def scores(
         self, kind: str = "taylor", rng: np.random.Generator | None = None
