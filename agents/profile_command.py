@@ -79,7 +79,7 @@ def profile(env: CNNPruneEnv, steps: int, seed: int = 0) -> tuple[Part, ...]:
     with (
         patch.object(env.graph, "prune", timed("slice", env.graph.prune)),
         patch.object(sliced, "_recover", timed("recover", sliced._recover)),
-        patch.object(strategies, "measure", timed("forward", strategies.measure)),
+        patch.object(strategies, "measure_together", timed("forward", strategies.measure_together)),
         patch.object(dynamics, "apply", timed("choose channels", dynamics.apply)),
         patch.object(dynamics, "reward", timed("reward", dynamics.reward)),
         patch.object(env._observation, "observe", timed("observe", env._observation.observe)),

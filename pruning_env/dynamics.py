@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning_env.arguments import check_fraction, check_positive
+from pruning_env.arguments import check_count, check_fraction, check_positive
 from pruning_env.constraints import Course, make_constraint
 from pruning_env.rewards import Outcome, Reward, RewardFunction, accuracy_change
 from pruning_env.state import PruningState, Transition
@@ -48,6 +48,9 @@ class PruningDynamics:
             end is judged; see rewards.py.
         reward_scale: factor on every reward term, finite and above 0.
         importance: a registered importance's name. `"random"` is one fixed random ranking.
+        sensitivity_every: n: states whose step n divides carry the sensitivity of their own
+            network, the others the last one measured before them; None: no state carries any. The
+            ranking stays that of the dense network.
         constraint: how far steps go and when an episode ends; see constraints.py.
         max_steps: steps of an episode at most; None for no such end.
 
@@ -63,6 +66,7 @@ class PruningDynamics:
         constraint: the constraint, with its `max_steps`.
         reward: as given.
         reward_scale: as given.
+        sensitivity_every: as given.
         lazy: whether the reward judges an episode's last state only.
 
     Raises:
@@ -81,6 +85,7 @@ class PruningDynamics:
         reward: RewardFunction = accuracy_change,
         reward_scale: float = 1.0,
         importance: str = "taylor",
+        sensitivity_every: int | None = None,
         constraint: str = "terminate",
         max_steps: int | None = None,
     ) -> None:
@@ -105,6 +110,10 @@ class PruningDynamics:
         self.reward = reward
         self.lazy = isinstance(reward, Reward) and reward.lazy
         self.reward_scale = check_positive("reward_scale", reward_scale)
+        if sensitivity_every is not None:
+            sensitivity_every = check_count("sensitivity_every", sensitivity_every)
+        self.sensitivity_every = sensitivity_every
+        self._ranked_by_taylor = importance == "taylor"
         # A fixed stream: the ranking belongs to the environment, not to an episode's seed.
         self.scores = np.array(evaluator.scores(importance, rng=np.random.default_rng(0)))
         self.rank = np.array(graph.rank(self.scores))
@@ -130,6 +139,7 @@ class PruningDynamics:
             last_action=nothing,
             requested=0,
             removed=0,
+            sensitivity=None if self.sensitivity_every is None else self._dense_sensitivity,
         )
         return self.judge(dense)
 
@@ -161,6 +171,8 @@ class PruningDynamics:
             meets=lambda units: after(units)[2].feasible,
         )
         units = self.constraint.units(course, state.step + 1)
+        every = self.sensitivity_every
+        due = every is not None and (state.step + 1) % every == 0
         counts, keep, reading = after(min(units, most))
         return PruningState(
             keep=keep,
@@ -175,7 +187,14 @@ class PruningDynamics:
             removed=int((state.counts - counts).sum()),
             weights=state.weights,
             known=(state.metrics or state.known) if self.lazy else None,
+            sensitivity=None if due else state.sensitivity,
         )
+
+    @functools.cached_property
+    def _dense_sensitivity(self) -> np.ndarray:
+        if self._ranked_by_taylor:
+            return self.scores
+        return self.evaluator.sensitivity(self.graph.full())
 
     def judge(self, state: PruningState) -> PruningState:
         """The same state with its search-val metrics; one evaluation unless it has them."""
@@ -209,6 +228,8 @@ class PruningDynamics:
 
         States in which an episode goes on stay unjudged where the reward is lazy, and where they
         say what is known before them. Else that is, by a lazy reward, the dense network's metrics.
+        By `sensitivity_every`, those that carry no sensitivity get that of their own network (of
+        the untrained one where recovery trains and the state stays unjudged).
         """
         settled = list(states)
         waiting = []
@@ -223,7 +244,16 @@ class PruningDynamics:
             waiting, self.judge_many([states[index] for index in waiting]), strict=True
         ):
             settled[index] = state
-        return settled
+        if self.sensitivity_every is None:
+            return settled
+        return [
+            state
+            if state.sensitivity is not None
+            else dataclasses.replace(
+                state, sensitivity=self.evaluator.sensitivity(state.keep, state.weights)
+            )
+            for state in settled
+        ]
 
     def transition(self, state: PruningState, action: Any) -> Transition:
         """One step: prune, judge, reward, cost, and whether the episode is over.
@@ -317,6 +347,7 @@ class PruningDynamics:
                 "take states from an environment with the same task, weights and importance"
             )
         self._check_weights(state)
+        self._check_sensitivity(state)
         if len(state.usage) != len(self.budgets):
             raise ValueError(
                 f"state.usage has {len(state.usage)} entries; "
@@ -349,6 +380,19 @@ class PruningDynamics:
             raise ValueError(
                 "state.weights is None, but the state is judged and recovery='finetune' trains; "
                 "give the state's weights, or metrics=None to have it trained and judged"
+            )
+
+    def _check_sensitivity(self, state: PruningState) -> None:
+        """Raise `ValueError` unless the state carries a sensitivity as this process measures it."""
+        if state.sensitivity is None:
+            return  # settling measures it where states carry one
+        if self.sensitivity_every is None:
+            raise ValueError("state.sensitivity is given, but sensitivity_every=None measures none")
+        scores = state.sensitivity
+        if scores.shape != state.keep.shape or not (np.isfinite(scores) & (scores >= 0)).all():
+            raise ValueError(
+                f"state.sensitivity of shape {scores.shape} is not allowed; give "
+                f"{state.keep.size} finite numbers of at least 0, one per channel"
             )
 
     def _successor(self, state: PruningState, action: Any) -> PruningState:

@@ -121,7 +121,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `depth`        | 0   | 1   | position in execution order / last              |
     | `last_action`  | -1  | 1   | the action that led here, clipped; 0 at reset   |
 
-    The two shares are of the network as it is now.
+    The two shares are of the network as it is now. The sensitivity is of the importance that ranks,
+    measured on the dense network; with `sensitivity_every=n` it is the Taylor importance of the
+    network as it was at the last step that n divides, at reset of the dense one. That takes one
+    pass forward and back over the calibration images, and no evaluation. The ranking does not
+    change with it.
 
     | Global feature | Min | Max | Meaning                                |
     |----------------|-----|-----|----------------------------------------|
@@ -218,6 +222,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`, `dict`                        |
     | `importance`        | str   | `"taylor"`          | a registered importance               |
+    | `sensitivity_every` | int   | `None`              | at least 1; `None`: dense network's   |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`, `finetune`              |
     | `finetune_steps`    | int   | `20`                | at least 1                            |
     | `finetune_lr`       | float | `0.001`             | above 0                               |
@@ -303,6 +308,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         reward_scale: float = 1.0,
         observation: str = "flat",
         importance: str = "taylor",
+        sensitivity_every: int | None = None,
         recovery: str = "bn",
         finetune_steps: int = 20,
         finetune_lr: float = 1e-3,
@@ -320,6 +326,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         check_choice("observation", observation, observation_names())
         reward_function = get_reward(reward)
         check_choice("importance", importance, importance_kinds())
+        if sensitivity_every is not None:
+            check_count("sensitivity_every", sensitivity_every)
         check_choice("recovery", recovery, RECOVERY_NAMES)
         finetuning = FineTuning(finetune_steps, finetune_lr)
         if val_images is not None:
@@ -352,6 +360,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             reward=reward_function,
             reward_scale=reward_scale,
             importance=importance,
+            sensitivity_every=sensitivity_every,
             constraint=constraint,
             max_steps=max_steps,
         )
@@ -382,6 +391,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "reward_scale": reward_scale,
             "observation": observation,
             "importance": importance,
+            "sensitivity_every": sensitivity_every,
             "recovery": recovery,
             "finetune_steps": finetune_steps,
             "finetune_lr": finetune_lr,

@@ -23,10 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from pruning_env.arguments import check_choice
+from pruning_env.batched import Batched
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
 from pruning_env.finetuning import FineTuner, FineTuning
-from pruning_env.importance import importance
+from pruning_env.gates import NotFiniteError
+from pruning_env.importance import importance, taylor_scores
 from pruning_env.metrics import LOSS_CAP, Metrics, measure
 from pruning_env.planning import Plan, choose_plan
 from pruning_env.precision import PRECISIONS, arithmetic
@@ -36,7 +38,7 @@ from pruning_env.weights import Weights
 
 __all__ = ["LOSS_CAP", "STRATEGIES", "Evaluator", "Metrics", "Recovered", "measure"]
 
-STRATEGIES = ("auto", "sliced", "masked")
+STRATEGIES = ("auto", "sliced", "masked", "batched")
 
 # One size on a CPU: kernels round by how many rows they get, and the clock must not choose the bits
 # of a loss. On 2 cores 32 to 128 images are alike and up to 1.4 times faster than 256 (ResNet-20,
@@ -54,6 +56,9 @@ _PROBES = (0.5, 0.2)  # shares of the channels that trial candidates keep; the f
 
 TRAINED_CACHE = 64
 """Most trained networks that are remembered with their weights."""
+
+SENSITIVITY_CACHE = 64
+"""Most pruned networks whose sensitivity is remembered: 8 bytes per channel of the dense one."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,15 @@ class Evaluator:
             "finetune": trained on search-train, see finetuning.py.
         device: Where images, model and candidates live.
         strategy: "sliced" (a smaller module for each candidate), "masked" (one full-size module
-            whose removed channels are zeroed; networks with norms over channels are sliced even
-            so), or "auto": the faster one that gives the same results. On a CPU that is "sliced":
-            masking computes what was removed, and rounds otherwise.
+            whose removed channels are zeroed), "batched" (that for several candidates in one
+            forward pass; networks with norms over channels are sliced even so), or "auto": the
+            fastest that gives the same results, where there are many candidates also several at
+            once. On a CPU that is "sliced": masking computes what was removed, and rounds
+            otherwise.
         precision: "float32": the model's own; "bfloat16": candidates run under autocast.
-        batch_size: Images per forward pass; None: 128 on a CPU, elsewhere the fastest of a few,
-            measured at the first evaluation, among those that change no class of the trial
-            candidates' images.
+        batch_size: Images per forward pass, counted once for each of its candidates; None: 128 on a
+            CPU, elsewhere the fastest of a few, measured at the first evaluation, among those that
+            change no class of the trial candidates' images.
         recovery_images: Calibration set: so many images, evenly spaced through search-train (which
             may be stored class by class), used for recovery and importance; all of them when there
             are fewer.
@@ -187,6 +194,7 @@ class Evaluator:
             settings = FineTuning() if finetuning is None else finetuning
             self._tuner = FineTuner(self._model, self._splits, settings, self._dtype)
         self._trained: OrderedDict[bytes, Recovered] = OrderedDict()
+        self._sensitivities: OrderedDict[bytes, NDArray[np.float64]] = OrderedDict()
 
     @property
     def trains(self) -> bool:
@@ -205,10 +213,14 @@ class Evaluator:
         makers: dict[str, Callable[[], Strategy]] = {"sliced": lambda: self._sliced}
         # Masking leaves the weights of a recovery that trains nowhere to live.
         maskable = not self.graph.normalised and self.recovery in ("none", "bn")
-        if maskable and (strategy == "masked" or (strategy == "auto" and not on_cpu)):
-            makers["masked"] = lambda: self._masked
-        if strategy == "masked" and maskable:
-            del makers["sliced"]
+        full_size: dict[str, Callable[[], Strategy]] = {
+            "masked": lambda: self._masked,
+            "batched": lambda: self._batched,
+        }
+        if maskable and strategy in full_size:
+            makers = {strategy: full_size[strategy]}
+        elif maskable and strategy == "auto" and not on_cpu:
+            makers |= full_size
         rng = np.random.default_rng(0)
         images = self._val[0]
         with arithmetic(self.precision, self.device):
@@ -230,12 +242,27 @@ class Evaluator:
     def _masked(self) -> Masked:
         return Masked(*self._parts)
 
+    @cached_property
+    def _batched(self) -> Batched:
+        return Batched(*self._parts)
+
     def _measure(
         self, keeps: Sequence[NDArray[np.bool_]], images: torch.Tensor, labels: torch.Tensor
     ) -> list[Metrics]:
-        strategy = self._masked if self.plan.strategy == "masked" else self._sliced
+        plan, many = self.plan, self.plan.many
+        together = 0 if many is None else len(keeps) // many.at_once * many.at_once
         with arithmetic(self.precision, self.device):
-            return measure_all(strategy, keeps, images, labels, self.batch_size)
+            results = []
+            if many is not None and together:
+                strategy = self._strategy(many.strategy)
+                results = measure_all(strategy, keeps[:together], images, labels, many.batch_size)
+            rest = self._strategy(plan.strategy)
+            return results + measure_all(rest, keeps[together:], images, labels, plan.batch_size)
+
+    def _strategy(self, name: str) -> Strategy:
+        if name == "sliced":
+            return self._sliced
+        return self._masked if name == "masked" else self._batched
 
     @cached_property
     def dense(self) -> Metrics:
@@ -397,6 +424,45 @@ class Evaluator:
         images, labels = self._calibration
         with arithmetic("float32", self.device):
             return importance(kind, self.graph, self._model, images=images, labels=labels, rng=rng)
+
+    def sensitivity(self, keep: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
+        """How much the channels matter in a pruned network: one Taylor pass over it.
+
+        Of the network that `evaluate` judges, or of the one with `weights`; where recovery trains
+        and there are none, of the dense network cut to `keep`, untrained. No evaluation: it looks
+        at the calibration images only.
+
+        Args:
+            keep: (C,) bool.
+            weights: What recovery trained, of a network with at least these channels.
+
+        Returns:
+            (C,) float64 >= 0, read-only, see `importance.taylor`; 0 for channels that are gone,
+            and for all where a gradient is not finite.
+
+        Raises:
+            ValueError: A mask as in `evaluate`, or weights that do not fit.
+        """
+        mask = self._valid(keep)
+        key = np.packbits(mask).tobytes() + (b"" if weights is None else weights.fingerprint)
+        scores = self._sensitivities.get(key)
+        if scores is None:
+            # Tensors that are made in a caller's inference mode have no gradients.
+            with torch.inference_mode(False), arithmetic("float32", self.device):
+                if weights is not None or self.trains:
+                    model = self._cut(mask, weights)
+                else:  # the dense network needs no recovery
+                    model = self._model if mask.all() else self._sliced.candidate(mask)
+                try:
+                    scores = taylor_scores(self.graph, model, *self._calibration, keep=mask)
+                except NotFiniteError:  # a step must not fail because the network is ruined
+                    scores = np.zeros(self.graph.num_channels)
+            scores.setflags(write=False)
+        self._sensitivities[key] = scores
+        self._sensitivities.move_to_end(key)
+        while len(self._sensitivities) > min(self._cache_size, SENSITIVITY_CACHE):
+            self._sensitivities.popitem(last=False)
+        return scores
 
     def certify(self, keep: ArrayLike, weights: Weights | None = None) -> Metrics:
         """Judge one keep mask on the test split. For final results: each call is counted.

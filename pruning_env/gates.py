@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from pruning_env.calling import call_with
 from pruning_env.channels import ChannelGraph, Slot
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -35,6 +35,10 @@ _INPUT_RANKS: dict[type[nn.Module], int] = {
 """Layers that are linear in their input, and its dimensions: batch first, channels second."""
 
 
+class NotFiniteError(ValueError):
+    """A gradient is NaN or infinite."""
+
+
 def gate_gradients(
     graph: ChannelGraph,
     model: nn.Module,
@@ -42,6 +46,7 @@ def gate_gradients(
     labels: Tensor,
     loss: Loss,
     batch: int,
+    keep: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Gradient of the loss by every channel's gate, summed over each batch of images.
 
@@ -54,21 +59,25 @@ def gate_gradients(
     own), each batch is one pass on its own, by weights.
 
     Args:
-        graph: channel graph of `model`.
-        model: left exactly as it was; read in eval mode.
+        graph: channel graph of the dense network.
+        model: that, or the network pruned to `keep`; left exactly as it was, read in eval mode.
         images: (N, ...) on the model's device, N at least 1.
         labels: (N,).
         loss: (n, ...) outputs and (n,) labels to a scalar; additive over images.
         batch: images whose gradients are added up, at least 1.
+        keep: (C,) bool, the channels that `model` has; None: all.
 
     Returns:
-        (ceil(N / batch), C) float64; 0 for channels that eval mode does not read.
+        (ceil(N / batch), C) float64; 0 for channels that are gone or that eval mode does not read.
 
     Raises:
-        ValueError: a gradient is not finite; the message names the layer.
+        NotFiniteError: a gradient is not finite; the message names the layer.
     """
     parameters = dict(model.named_parameters())
     readers = [slot for slot in graph.slots if slot.consumes and slot.tensor in parameters]
+    if keep is not None:
+        kept = np.append(keep, True)  # channel -1 reads the last entry: never removed
+        readers = [replace(slot, channels=slot.channels[kept[slot.channels]]) for slot in readers]
     # Clones, so that a module that writes to its buffers in eval mode does not reach the model.
     state = {name: tensor.detach() for name, tensor in parameters.items()}
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -120,7 +129,7 @@ def _taps(
         return x
 
     with torch.no_grad(), _watching(model, slots, look):
-        functional_call(model, state, (images,))
+        call_with(model, state, images)
     idle = tuple(slot.tensor for path, slot in slots.items() if path not in called)
     return _Taps({path: slots[path] for path in slots if path in called}, idle) if fits else None
 
@@ -158,7 +167,7 @@ def _by_inputs(
         part = slice(start, start + step)
         seen.clear()
         with _watching(model, taps.slots, tap):
-            value = loss(functional_call(model, state | lent, (images[part],)), labels[part])
+            value = loss(call_with(model, state | lent, images[part]), labels[part])
         if any(x._version != version for _, x, version in seen):
             return _by_inputs(graph, model, taps, state, images, labels, loss, batch, copies=True)
         inputs = [x for _, x, _ in seen]
@@ -192,7 +201,7 @@ def _by_weights(
     weights = {slot.tensor: state[slot.tensor].clone().requires_grad_() for slot in readers}
     gates = []
     for part, targets in zip(images.split(batch), labels.split(batch), strict=True):
-        value = loss(functional_call(model, state | weights, (part,)), targets)
+        value = loss(call_with(model, state | weights, part), targets)
         # Readers that eval mode does not use (auxiliary heads) have no gradient: zero.
         gradients = torch.autograd.grad(
             value, list(weights.values()), allow_unused=True, materialize_grads=True
@@ -213,12 +222,12 @@ def channel_sums(graph: ChannelGraph, slot: Slot, values: Tensor) -> NDArray[np.
     """Add up one value per index of the slot's dimension, (..., n), into (..., C) channel sums.
 
     Raises:
-        ValueError: a value is not finite; the message names the layer.
+        NotFiniteError: a value is not finite; the message names the layer.
     """
     owned = slot.channels >= 0
     numbers = values.detach().to("cpu", torch.float64).numpy()[..., owned]
     if not np.isfinite(numbers).all():
-        raise ValueError(
+        raise NotFiniteError(
             f"layer {slot.tensor.rpartition('.')[0]!r}: importance is not finite in {slot.tensor}"
         )
     shape = (*numbers.shape[:-1], graph.num_channels)

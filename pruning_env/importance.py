@@ -29,6 +29,7 @@ __all__ = [
     "importance_kinds",
     "normalise",
     "register_importance",
+    "taylor_scores",
 ]
 
 Scores = NDArray[np.float64]
@@ -237,14 +238,39 @@ def taylor(evidence: Evidence) -> Scores:
     The model is read in eval mode through detached tensors: no gradient, statistic, flag or hook of
     it changes. What it costs, and when, is in gates.py.
     """
-    graph, model, images, labels = evidence.graph, evidence.model, evidence.images, evidence.labels
+    images, labels = evidence.images, evidence.labels
     if images is None or labels is None or len(images) == 0:
         raise ValueError("images and labels: importance 'taylor' needs at least one labelled image")
+    return taylor_scores(evidence.graph, evidence.model, images, labels)
+
+
+def taylor_scores(
+    graph: ChannelGraph,
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    keep: NDArray[np.bool_] | None = None,
+) -> Scores:
+    """What `taylor` says of a network, also of one that is pruned already.
+
+    Args:
+        graph: Channel graph of the dense network.
+        model: The dense network, or the one pruned to `keep`; left as it was.
+        images: (N, ...) normalised, on the model's device, N at least 1.
+        labels: (N,) int64.
+        keep: (C,) bool, the channels that `model` has; None: all.
+
+    Returns:
+        (C,) float64, in nats; 0 for channels that are gone.
+
+    Raises:
+        NotFiniteError: A gradient is not finite; the message names the layer.
+    """
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits / TAYLOR_TEMPERATURE, targets, reduction="sum") / len(labels)
 
-    gates = gate_gradients(graph, model, images, labels, loss, TAYLOR_BATCH)
+    gates = gate_gradients(graph, model, images, labels, loss, TAYLOR_BATCH, keep)
     return np.abs(gates).sum(0)
 
 

@@ -1,17 +1,22 @@
-"""Accuracy and loss of a module on labelled images. Knows nothing of pruning."""
+"""Accuracy and loss of one or several networks on labelled images. Knows nothing of pruning."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["LOSS_CAP", "Metrics", "measure"]
+__all__ = ["LOSS_CAP", "Metrics", "Outputs", "measure", "measure_together"]
 
 LOSS_CAP = 1e4
 """Largest loss of one image, in nats. Images with a non-finite output count with this loss."""
+
+
+Outputs = Callable[[torch.Tensor], torch.Tensor]
+"""What K networks say of the same images: (n, ...) -> (K, n, classes) logits."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,29 @@ def measure(
         batch_size: Images per forward pass. Sums run over all images at once, so that the result
             depends on it only as far as the logits of an image do.
     """
+    return measure_together(lambda batch: model(batch).unsqueeze(0), images, labels, batch_size)[0]
+
+
+def measure_together(
+    outputs: Outputs, images: torch.Tensor, labels: torch.Tensor, batch_size: int
+) -> list[Metrics]:
+    """`measure` of the K networks whose logits `outputs` gives, in order."""
     correct, losses = [], []
     with torch.inference_mode():
         for batch, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            logits = model(batch)
-            finite = logits.isfinite().all(dim=1)
-            correct.append((logits.argmax(dim=1) == target) & finite)
+            logits = outputs(batch)
+            finite = logits.isfinite().all(dim=2)
+            correct.append((logits.argmax(dim=2) == target) & finite)
             # Half precision would round the loss itself.
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            each = F.cross_entropy(logits, target, reduction="none")
+            every = target.repeat(len(logits))
+            each = F.cross_entropy(logits.flatten(0, 1), every, reduction="none").view_as(finite)
             losses.append(torch.where(finite, each, LOSS_CAP).clamp(max=LOSS_CAP))
-        # The only wait for the device: everything above is queued.
-        return Metrics(
-            accuracy=int(torch.cat(correct).sum()) / len(labels),
-            loss=float(torch.cat(losses).sum(dtype=torch.float64)) / len(labels),
-        )
+        # Row by row, so that a network's sum is rounded alike in any company.
+        sums = torch.stack([row.sum(dtype=torch.float64) for row in torch.cat(losses, 1)])
+        # The only waits for the device: everything above is queued.
+        right = torch.cat(correct, 1).sum(1).tolist()
+        return [
+            Metrics(accuracy=hits / len(labels), loss=loss / len(labels))
+            for hits, loss in zip(right, sums.tolist(), strict=True)
+        ]

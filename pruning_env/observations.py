@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a feature may look at: the network, its dense importance, and one state."""
+    """What a feature may look at: the network, its channels' scores, and one state."""
 
     graph: ChannelGraph
     budgets: tuple[Budget, ...]
@@ -182,7 +182,8 @@ class Table:
     Args:
         graph: the dense network's channels.
         budgets: those of the states to observe.
-        scores: (C,) importance in the dense network.
+        scores: (C,) importance in the dense network; states that carry a `sensitivity` are seen
+            with that instead.
         floors: (L,) the fewest channels that each group can keep.
         max_steps: steps of an episode at most, or None.
 
@@ -229,7 +230,7 @@ class Table:
         scene = Scene(
             self._graph,
             self._budgets,
-            self._scores,
+            self._scores if state.sensitivity is None else state.sensitivity,
             self._floors,
             state,
             state.latest,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pruning_env.latency import wait_for
+from pruning_env.metrics import Outputs
 from pruning_env.strategies import Strategy
 
 __all__ = ["Plan", "Trial", "choose_plan"]
@@ -30,16 +30,18 @@ class Trial:
 
     Attributes:
         strategy: Its name.
-        batch_size: Images per forward pass.
-        seconds: Estimate for one candidate: cut and recover, and forward passes of all images.
+        batch_size: Images per forward pass, counting an image once for every candidate.
+        seconds: Estimate per candidate: cut and recover, and forward passes of all images.
         same: Whether its results were those of the first trial: bit for bit on a CPU, the same
             classes elsewhere. Otherwise it was not eligible.
+        at_once: Candidates that share a forward pass, and the seconds.
     """
 
     strategy: str
     batch_size: int
     seconds: float
     same: bool
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,17 @@ class Plan:
     """How candidates are judged.
 
     Attributes:
-        strategy: "sliced" or "masked".
+        strategy: "sliced", "masked" or "batched".
         batch_size: Images per forward pass.
         trials: What was measured to decide, in order; empty when there was no choice.
+        many: The trial that says how candidates are judged of which there are as many as it takes
+            at once; None: like one.
     """
 
     strategy: str
     batch_size: int
     trials: tuple[Trial, ...] = ()
+    many: Trial | None = None
 
 
 def choose_plan(
@@ -68,7 +73,8 @@ def choose_plan(
     """Try strategies and batch sizes on a few images; return the fastest that changes no result.
 
     Args:
-        strategies: By name, made when tried; the first one is the reference.
+        strategies: By name, made when tried; the first one is the reference. Others that raise
+            ValueError cannot run this network and are left out.
         batch_sizes: The first one is the reference.
         probes: Keep masks; the first is timed, all must give the reference's results.
         images: (n, ...) to try on.
@@ -83,12 +89,22 @@ def choose_plan(
     for name, make in strategies.items():
         if trials and time.perf_counter() > deadline:
             break
-        trials += _trials(name, make(), batch_sizes, probes, images, total, deadline, reference)
-    eligible = [trial for trial in trials if trial.same]
-    best = min(eligible, key=lambda trial: trial.seconds)
-    if best.seconds > MARGIN * trials[0].seconds:
-        best = trials[0]
-    return Plan(best.strategy, best.batch_size, tuple(trials))
+        try:
+            strategy = make()
+        except ValueError:
+            if not trials:
+                raise
+            continue
+        trials += _trials(name, strategy, batch_sizes, probes, images, total, deadline, reference)
+    best = _fastest([trial for trial in trials if trial.at_once == trials[0].at_once], trials[0])
+    many = _fastest([trial for trial in trials if trial.at_once > best.at_once], best)
+    return Plan(best.strategy, best.batch_size, tuple(trials), None if many is best else many)
+
+
+def _fastest(trials: Sequence[Trial], first: Trial) -> Trial:
+    """The fastest eligible one, if it beats `first` by more than noise."""
+    best = min((trial for trial in trials if trial.same), key=lambda t: t.seconds, default=first)
+    return best if best.seconds <= MARGIN * first.seconds else first
 
 
 def _trials(
@@ -104,31 +120,34 @@ def _trials(
     """All batch sizes of one strategy; the first trial of all fills `reference`."""
     costs: dict[int, float] = {}
     same: dict[int, bool] = {}
-    for number, probe in enumerate(probes):
+    for number in range(len(probes)):
+        # This probe first, the others beside it where there is room.
+        keeps = [probes[(number + i) % len(probes)] for i in range(strategy.at_once)]
         start = _now(images.device)
-        with strategy.running(probe) as candidate:
+        with strategy.running(keeps) as candidates:
             prepared = _now(images.device) - start
             for size in batch_sizes:
                 if number and size not in costs:
                     continue  # its time was up at the first probe
                 if costs and number == 0 and time.perf_counter() > deadline:
                     break
-                outputs = _outputs(candidate, images, size)  # also warms up
+                shown = max(1, size // strategy.at_once)
+                outputs = _outputs(candidates, images, shown)[0]  # also warms up
                 if len(reference) == number:
                     reference.append(outputs)
                 agrees = _same(outputs, reference[number])
                 same[size] = same.get(size, True) and agrees
                 if number == 0:
                     start = _now(images.device)
-                    _outputs(candidate, images, size)
+                    _outputs(candidates, images, shown)
                     forward = _now(images.device) - start
-                    costs[size] = prepared + forward * total / len(images)
-    return [Trial(name, size, costs[size], same[size]) for size in costs]
+                    costs[size] = (prepared + forward * total / len(images)) / strategy.at_once
+    return [Trial(name, size, costs[size], same[size], strategy.at_once) for size in costs]
 
 
-def _outputs(model: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
+def _outputs(outputs: Outputs, images: torch.Tensor, batch_size: int) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.cat([model(batch) for batch in images.split(batch_size)])
+        return torch.cat([outputs(batch) for batch in images.split(batch_size)], dim=1)
 
 
 def _same(outputs: torch.Tensor, reference: torch.Tensor) -> bool:

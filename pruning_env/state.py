@@ -39,6 +39,9 @@ class PruningState:
         weights: what recovery trained; while not judged, what it will start from. None where it
             does not train, and for the dense network.
         known: while not judged, the metrics of the last state before it that was; else None.
+        sensitivity: (C,) float64 >= 0, how much each channel matters to the loss as measured last
+            on a pruned network, 0 for those gone by then. None where it is not measured again, and
+            until the state is settled where it is due.
     """
 
     keep: np.ndarray
@@ -53,10 +56,14 @@ class PruningState:
     removed: int
     weights: Weights | None = None
     known: Metrics | None = None
+    sensitivity: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Own the arrays and lock them."""
-        for name, dtype in (("keep", bool), ("counts", np.int64), ("last_action", np.float64)):
+        arrays = [("keep", bool), ("counts", np.int64), ("last_action", np.float64)]
+        if self.sensitivity is not None:
+            arrays.append(("sensitivity", np.float64))
+        for name, dtype in arrays:
             array = np.array(getattr(self, name), dtype=dtype)
             array.setflags(write=False)
             object.__setattr__(self, name, array)

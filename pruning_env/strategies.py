@@ -1,13 +1,14 @@
 """How a candidate is run: cut out of the dense model, or masked inside it.
 
-A strategy makes, for the time of a `with` block, a module that computes what the pruned and
-recovered network does. All strategies agree to numerical tolerance. Knows nothing of caches,
-splits or how the choice among strategies is made (planning.py).
+A strategy runs, for the time of a `with` block, what one or several pruned and recovered networks
+compute; the one for several at once is in batched.py. All agree to numerical tolerance. Knows
+nothing of caches, splits or how the choice among strategies is made (planning.py).
 """
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -18,19 +19,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pruning_env.channels import ChannelGraph
-from pruning_env.metrics import Metrics, measure
+from pruning_env.metrics import Metrics, Outputs, measure_together
 
-__all__ = ["Masked", "Recover", "Sliced", "Strategy", "measure_all"]
+__all__ = ["Masked", "Recover", "Sliced", "Strategy", "check_maskable", "measure_all"]
 
 Recover = Callable[[nn.Module, torch.Tensor], None]
 """(candidate, calibration images): changes the candidate in place."""
 
 
 class Strategy(Protocol):
-    """A way of running candidates. All give the same results to numerical tolerance."""
+    """A way of running candidates. All give the same results to numerical tolerance.
 
-    def running(self, keep: NDArray[np.bool_]) -> AbstractContextManager[nn.Module]:
-        """The pruned and recovered network of a valid mask, eval mode; only for the block."""
+    Attributes:
+        at_once: Most candidates that a block takes.
+    """
+
+    at_once: int
+
+    def running(self, keeps: Sequence[NDArray[np.bool_]]) -> AbstractContextManager[Outputs]:
+        """The pruned and recovered networks of 1 to `at_once` valid masks; only for the block."""
         ...
 
 
@@ -41,15 +48,36 @@ def measure_all(
     labels: torch.Tensor,
     batch_size: int,
 ) -> list[Metrics]:
-    """Judge each of the masks, in order; one candidate lives at a time."""
+    """Judge each of the masks, in order; no more candidates than `at_once` live at a time.
+
+    A forward pass takes `batch_size` images, counting an image once for every candidate.
+    """
     results = []
-    for keep in keeps:
-        with strategy.running(keep) as candidate:
-            results.append(measure(candidate, images, labels, batch_size))
+    for start in range(0, len(keeps), strategy.at_once):
+        chunk = keeps[start : start + strategy.at_once]
+        with strategy.running(chunk) as outputs:
+            results += measure_together(outputs, images, labels, max(1, batch_size // len(chunk)))
     return results
 
 
-class Sliced:
+class _OneByOne(ABC):
+    """A strategy whose candidates are modules, of which one lives at a time."""
+
+    at_once = 1
+
+    @abstractmethod
+    def network(self, keep: NDArray[np.bool_]) -> AbstractContextManager[nn.Module]:
+        """The pruned and recovered network of a valid mask, eval mode; only for the block."""
+
+    @contextmanager
+    def running(self, keeps: Sequence[NDArray[np.bool_]]) -> Iterator[Outputs]:
+        """See `Strategy.running`."""
+        (keep,) = keeps
+        with self.network(keep) as candidate:
+            yield lambda images: candidate(images).unsqueeze(0)
+
+
+class Sliced(_OneByOne):
     """The strategy that cuts: a candidate becomes a really smaller module and costs no more.
 
     Args:
@@ -74,12 +102,12 @@ class Sliced:
         return pruned
 
     @contextmanager
-    def running(self, keep: NDArray[np.bool_]) -> Iterator[nn.Module]:
-        """See `Strategy.running`."""
+    def network(self, keep: NDArray[np.bool_]) -> Iterator[nn.Module]:
+        """`candidate`, as a block."""
         yield self.candidate(keep)
 
 
-class Masked:
+class Masked(_OneByOne):
     """The strategy that zeroes: one full-size module whose removed channels nobody reads.
 
     Shapes and addresses never change, which is what graph capture needs. The consumers' weights for
@@ -99,11 +127,7 @@ class Masked:
     def __init__(
         self, graph: ChannelGraph, model: nn.Module, recover: Recover, calibration: torch.Tensor
     ) -> None:
-        if graph.normalised:
-            raise ValueError(
-                f"strategy 'masked': {graph.normalised[0].module!r} takes statistics over channels "
-                "that can be removed; use 'sliced'"
-            )
+        check_maskable("masked", graph)
         self._model = copy.deepcopy(model).eval()
         self._recover = recover
         self._calibration = calibration
@@ -115,8 +139,8 @@ class Masked:
         self._touched = [(own[name], dense[name]) for name in sorted(touched)]
 
     @contextmanager
-    def running(self, keep: NDArray[np.bool_]) -> Iterator[nn.Module]:
-        """See `Strategy.running`; one block at a time."""
+    def network(self, keep: NDArray[np.bool_]) -> Iterator[nn.Module]:
+        """The full-size module, masked and recovered; one block at a time."""
         gone = ~np.append(keep, True)  # channel -1 reads the last entry: never removed
         try:
             with torch.no_grad():
@@ -130,3 +154,12 @@ class Masked:
             with torch.no_grad():
                 for tensor, original in self._touched:
                     tensor.copy_(original)
+
+
+def check_maskable(strategy: str, graph: ChannelGraph) -> None:
+    """Raise `ValueError` where a removed channel that is only zeroed would count in a norm."""
+    if graph.normalised:
+        raise ValueError(
+            f"strategy {strategy!r}: {graph.normalised[0].module!r} takes statistics over channels "
+            "that can be removed; use 'sliced'"
+        )

@@ -527,6 +527,8 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("observation", "table", "dict, flat"),
         ("importance", "magnitude", "taylor"),
         ("recovery", "retrain", "bn, finetune, none"),
+        ("sensitivity_every", 0, "at least 1"),
+        ("sensitivity_every", 1.5, "at least 1"),
         ("finetune_steps", 0, "at least 1"),
         ("finetune_steps", 2.5, "at least 1"),
         ("val_images", 0, "at least 1"),

@@ -106,6 +106,19 @@ class Idle(Chain):
         return out + self.auxiliary(y.mean((2, 3))) if self.training else out
 
 
+class Twice(Chain):
+    """One module under two names, called by both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twin = nn.Conv2d(6, 6, 3, padding=1)
+        self.same = self.twin
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = super().middle(x)
+        return self.same(torch.relu(self.twin(x)))
+
+
 def loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels, reduction="sum")
 
@@ -138,6 +151,7 @@ def paths_taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (Idle, "_by_inputs"),
         (Lent, "_by_weights"),
         (Tiled, "_by_weights"),
+        (Twice, "_by_weights"),
     ],
 )
 def test_both_ways_agree_and_the_right_one_is_taken(
@@ -150,6 +164,7 @@ def test_both_ways_agree_and_the_right_one_is_taken(
     images, labels = torch.randn(IMAGES, 2, 6, 6).double(), torch.randint(0, 3, (IMAGES,))
     monkeypatch.setattr(gates, "_CHUNK", 10 * images[0].numel())  # several chunks
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    own = list(model.parameters())
     taken = paths_taken(monkeypatch)
     found = gate_gradients(graph, model, images, labels, loss, BATCH)
     assert taken == [path]
@@ -161,6 +176,7 @@ def test_both_ways_agree_and_the_right_one_is_taken(
     assert np.allclose(found, expected, rtol=1e-9, atol=1e-12)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+    assert all(a is b for a, b in zip(model.parameters(), own, strict=True))
     assert not any(p.grad is not None for p in model.parameters())
     assert not any(m._forward_pre_hooks for m in model.modules()), "a hook stayed"
 

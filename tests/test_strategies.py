@@ -59,7 +59,7 @@ def test_masking_restores_every_tensor(recover: Any) -> None:
     jitter(model)
     graph = small_evaluator().graph
     strategy = Masked(graph, model, recover, torch.randn(8, 1, 8, 8))
-    with strategy.running(masks(graph, 3)[0]) as candidate:
+    with strategy.network(masks(graph, 3)[0]) as candidate:
         changed = [
             name
             for name, tensor in candidate.state_dict().items()
@@ -74,7 +74,7 @@ def test_a_failing_candidate_is_restored_as_well() -> None:
     graph, model = small_evaluator().graph, small_model()
     strategy = Masked(graph, model, leave_as_is, torch.zeros(2, 1, 8, 8))
     with pytest.raises(RuntimeError, match="on purpose"):
-        with strategy.running(masks(graph, 1)[0]) as candidate:
+        with strategy.network(masks(graph, 1)[0]) as candidate:
             raise RuntimeError("on purpose")
     assert all(
         torch.equal(tensor, model.state_dict()[name])
@@ -134,8 +134,11 @@ def _choose(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], odd: int
     monkeypatch.setattr(planning.time, "perf_counter", lambda: clock[0])
 
     class Fixed:
-        def running(self, keep: np.ndarray) -> Any:
-            return nullcontext(_Clocked(clock, seconds, odd))
+        at_once = 1
+
+        def running(self, keeps: Any) -> Any:
+            clocked = _Clocked(clock, seconds, odd)
+            return nullcontext(lambda images: clocked(images).unsqueeze(0))
 
     probes = [np.ones(1, dtype=bool)] * 2
     return choose_plan({"sliced": Fixed}, list(seconds), probes, torch.ones(8, 1), 8, 10.0)

@@ -168,6 +168,7 @@ def test_the_spec_survives_json():
         ({"budget": {"latency": 0.5}}, "budget key"),
         ({"budget": {"params": 0}}, "params"),
         ({"recovery": "finetune"}, "recovery"),
+        ({"sensitivity_every": 2}, "sensitivity_every=2 is not allowed; give None"),
         ({"reward": "nope"}, "reward"),
         ({"observation": "nope"}, "observation"),
         ({"action": "nope"}, "action"),

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from agents.rows import provenance
-from benchmarks.speed.questions import SpeedSettings, jobs
+from benchmarks.speed.questions import jobs
 from benchmarks.speed.report import draw, to_markdown
 from benchmarks.speed.rows import (
     QUESTIONS,
@@ -20,6 +20,7 @@ from benchmarks.speed.rows import (
     read_speed_rows,
     write_speed_rows,
 )
+from benchmarks.speed.settings import SpeedSettings
 from benchmarks.zoo.peer import peer_version
 from pruning_env.files import atomic_write
 
@@ -30,7 +31,13 @@ def add_speed_command(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "speed", help="a step against its floor, other libraries, and its own growth"
     )
-    parser.add_argument("--questions", type=_questions, default=QUESTIONS, metavar="A,B")
+    parser.add_argument(
+        "--questions",
+        type=_questions,
+        default=QUESTIONS,
+        metavar="A,B",
+        help=f"some of {', '.join(QUESTIONS)} (default: all)",
+    )
     parser.add_argument("--device", default=defaults.device, help="default: %(default)s")
     for name in ("rounds", "seed", "recovery_images", "threads"):
         parser.add_argument(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -16,67 +14,18 @@ import torch
 import pruning_env
 from benchmarks.peers.torch_pruning_env import TorchPruningCandidates
 from benchmarks.speed.floor import Floor, timed
+from benchmarks.speed.growth import SCALING_AXES, crossover, scaling
 from benchmarks.speed.networks import PEER_NETWORKS, STEP_NETWORKS, Network, register
+from benchmarks.speed.settings import Figures, SpeedSettings
 from benchmarks.zoo.peer import peer_version
 from pruning_env.channels import ChannelGraph
 from pruning_env.env import CNNPruneEnv
 from pruning_env.evaluator import Evaluator
-from pruning_env.models import CifarResNet
 from pruning_env.tasks import get_task
 
 CANDIDATES = 8_000  # of RL-Pruner's default search at 80 %: 80 steps, 10 epochs of 10 samples
 TEST_IMAGES = 10_000  # that it judges each of them on
 RL_PRUNER_SURGERY = 2.4  # s per candidate, VGG-19 on 2 CPU cores (6.2 for ResNet-50)
-
-
-@dataclass(frozen=True)
-class SpeedSettings:
-    """What to measure.
-
-    Attributes:
-        questions: some of `rows.QUESTIONS`.
-        device: a torch device.
-        rounds: timed rounds.
-        seed: of masks, actions and pixels.
-        recovery_images: calibration images.
-        threads: of torch.
-        smoke: tiny sizes, to try the program.
-        out: file of rows; table and figure go beside it.
-    """
-
-    questions: tuple[str, ...] = ("step", "peer", "search", "vector", "scaling")
-    device: str = "cpu"
-    rounds: int = 9
-    seed: int = 0
-    recovery_images: int = 512
-    threads: int = 1
-    smoke: bool = False
-    out: Path = Path("benchmarks/results/speed.jsonl")
-
-    def images(self, network: Network) -> int:
-        """Search-val images for a network."""
-        return min(network.images, 8) if self.smoke else network.images
-
-    @property
-    def calibration(self) -> int:
-        """Calibration images."""
-        return 8 if self.smoke else self.recovery_images
-
-    @property
-    def turns(self) -> int:
-        """Timed rounds."""
-        return 1 if self.smoke else self.rounds
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a measurement yields; see `SpeedRow`."""
-
-    images: int
-    recovery_images: int
-    seconds: dict[str, float]
-    ratios: dict[str, float]
-    notes: str = ""
 
 
 Job = tuple[str, Callable[[], Figures]]
@@ -97,8 +46,12 @@ def jobs(question: str, settings: SpeedSettings) -> Iterator[Job]:
         for slots in (1, 2) if settings.smoke else (1, 4, 16, 64):
             yield f"N={slots}", partial(vector, slots, settings)
     elif question == "scaling":
-        for axis in ("images", "layers", "channels"):
+        for axis in SCALING_AXES:
             yield axis, partial(scaling, axis, settings)
+    elif question == "crossover":
+        on_cpu = torch.device(settings.device).type == "cpu"
+        for network in STEP_NETWORKS[: 1 if settings.smoke else 3 if on_cpu else None]:
+            yield network.name, partial(crossover, network, settings)
     else:
         raise ValueError(f"question {question!r} is unknown")
 
@@ -256,55 +209,6 @@ def vector(slots: int, settings: SpeedSettings) -> Figures:
     return Figures(
         images, settings.calibration, {"step": seconds}, {"steps per second": slots / seconds}
     )
-
-
-def scaling(axis: str, settings: SpeedSettings) -> Figures:
-    """Seconds per candidate over one axis, and the slope of the log-log line through them."""
-    base = Network("scaling", partial(CifarResNet, 8), (3, 16, 16), 128)
-    points: dict[int, Network] = {}
-    values = {
-        "images": (128, 256, 512, 1024),
-        "layers": (8, 14, 20, 32),
-        "channels": (8, 16, 32, 64),
-    }[axis]
-    for value in values[:2] if settings.smoke else values:
-        if axis == "images":
-            points[value] = replace(base, images=value)
-        elif axis == "layers":
-            points[value] = replace(base, build=partial(CifarResNet, value), name=f"deep{value}")
-        else:
-            widths = (value, 2 * value, 4 * value)
-            points[value] = replace(
-                base, build=partial(CifarResNet, 8, widths=widths), name=f"wide{value}"
-            )
-    judges = []
-    for value, network in points.items():
-        images = min(network.images, value // 8) if settings.smoke else network.images
-        task = get_task(register(network, max(images, 2), settings.calibration, settings.seed))
-        model = task.model()
-        graph = ChannelGraph.trace(model, task.example_input())
-        judges.append(
-            Evaluator(
-                model,
-                graph,
-                task.load_data(None),
-                recovery="none",
-                device=settings.device,
-                batch_size=128,
-                cache_size=0,
-            )
-        )
-    rng = np.random.default_rng(settings.seed)
-    spent: dict[str, list[float]] = {str(value): [] for value in points}
-    for turn in range(settings.turns + 1):
-        for name, judge in zip(spent, judges, strict=True):
-            keep = judge.graph.random_keep(0.5, rng)
-            seconds = timed(partial(judge.evaluate, keep), judge.device)
-            if turn:
-                spent[name].append(seconds)
-    medians = _medians(spent)
-    slope = np.polyfit(np.log([float(v) for v in points]), np.log(list(medians.values())), 1)[0]
-    return Figures(len(judges[0].images("search-val")[0]), 0, medians, {"slope": float(slope)})
 
 
 def _task(network: Network, settings: SpeedSettings) -> str:

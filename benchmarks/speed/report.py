@@ -17,7 +17,9 @@ _TITLES = {
     "peer": "A candidate at 50 %, against Torch-Pruning (deep copy, graph, cut, same images)",
     "search": "RL-Pruner's search of 8,000 candidates",
     "vector": "gym.make_vec on digits-resnet8",
-    "scaling": "How the cost of a candidate grows (slope of the log-log line)",
+    "scaling": "How the cost of a candidate grows, and of N candidates of one call (slope of the "
+    "log-log line)",
+    "crossover": "One candidate at 50 %, by how it is run (batched: that many at once)",
 }
 
 

@@ -12,7 +12,7 @@ from agents.rows import Provenance
 from pruning_env.files import atomic_write
 
 #: The questions, in the order of the report.
-QUESTIONS = ("step", "peer", "search", "vector", "scaling")
+QUESTIONS = ("step", "peer", "search", "vector", "scaling", "crossover")
 
 
 @dataclass(frozen=True)

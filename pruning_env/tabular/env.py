@@ -80,6 +80,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | `reward`            | str   | `"accuracy_change"` | as in `CNNPrune-v0`                   |
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`                                |
+    | `sensitivity_every` | int   | `None`              | `None`: the table holds no gradients  |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
     | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
 
@@ -117,6 +118,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         reward: str = "accuracy_change",
         reward_scale: float = 1.0,
         observation: str = "flat",
+        sensitivity_every: int | None = None,
         recovery: str = "bn",
         render_mode: str | None = None,
     ) -> None:
@@ -128,6 +130,11 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         check_choice("action", action, ("distribution",))
         check_choice("observation", observation, ("flat",))
         reward_function = get_reward(reward)
+        if sensitivity_every is not None:
+            raise ValueError(
+                f"sensitivity_every={sensitivity_every!r} is not allowed; give None: the table has "
+                "results and no gradients"
+            )
         check_choice("recovery", recovery, RECOVERIES)
 
         self.table: Table = load_table()
@@ -166,6 +173,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             "reward": reward,
             "reward_scale": reward_scale,
             "observation": observation,
+            "sensitivity_every": sensitivity_every,
             "recovery": recovery,
             "render_mode": render_mode,
         }
