@@ -118,15 +118,25 @@ class ChannelGraph:
 
         best = tried(best)
         # Where a view splits channels, either factor may be a number in the code: all views that
-        # could be to blame are read the other way round, together and one by one.
+        # could be to blame are read the other way round, together and one by one. Of those at one
+        # place of a repeated block, which are not seen to fail, one speaks for all.
         failing = best.grouping.splits(best.failing)
         suspects = list(dict.fromkeys(failing + best.grouping.misread()))
+        kinds = best.grouping.kinds()
+        vain: set[object] = set()  # kinds of views that free nothing when read the other way round
         for flips in [suspects, *([key] for key in suspects[:_MAX_FLIPS] if len(suspects) > 1)]:
-            if flips and (best.failing or best.grouping.misread()):
+            to_blame = not set(failing).isdisjoint(flips)
+            kind = kinds[flips[0]] if len(flips) == 1 and not to_blame else None
+            if flips and kind not in vain and (best.failing or best.grouping.misread()):
                 other = read(best.flips.symmetric_difference(flips))
                 frees = other.graph.num_channels > best.graph.num_channels
-                if frees or not set(failing).isdisjoint(flips):  # a trial costs more than a reading
+                if frees or to_blame:  # a trial costs more than a reading
+                    before = best
                     best = max(best, tried(other), key=lambda r: (r.passing, -len(r.failing)))
+                    if best is not before:
+                        vain.clear()
+                elif kind is not None:
+                    vain.add(kind)
         if best.failing:
             best = read(best.flips, best.grouping.blame(best.failing))
         return best.graph

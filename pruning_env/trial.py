@@ -44,9 +44,13 @@ def failing_groups(
     half = np.random.default_rng(1).binomial(graph.sizes, 0.5).clip(1, graph.sizes - 1)
     keep, least = (graph.keep_top(rank, n) for n in (half, np.ones_like(graph.sizes)))
 
+    known: dict[bytes, str | None] = {}
+
     def fault(groups: NDArray[np.int64]) -> str | None:
-        others = ~np.isin(graph.group_index, groups)
-        return trial.fault(keep | others) or trial.stop(least | others)
+        if (key := groups.tobytes()) not in known:
+            others = ~np.isin(graph.group_index, groups)
+            known[key] = trial.fault(keep | others) or trial.stop(least | others)
+        return known[key]
 
     failing: dict[int, str] = {}
     left = np.arange(len(graph.groups))
@@ -77,6 +81,10 @@ def _tell_apart(
 # Weights of larger models are not copied in double precision: memory.
 _DOUBLE_LIMIT = 100_000_000
 
+# Outputs that agree this well in the model's own precision would pass in double precision, too: a
+# difference that passes there, by `_DOUBLE`, is ten times as large.
+_PLAIN, _DOUBLE = 1e-5, 1e-4
+
 
 class _Trial:
     """Prunes a noisy twin of a model and compares it with the masked one.
@@ -90,20 +98,14 @@ class _Trial:
     def __init__(self, graph: ChannelGraph, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._graph, self._inputs = graph, inputs
         self._model = _jittered(model).eval()
-        # float32 rounding grows with depth; a channel in the wrong place is mostly off by the size
-        # of the output, but in a layer of little weight it is not.
-        kinds = {t.dtype for t in (*inputs, *model.parameters()) if t.is_floating_point()}
-        self._tolerance = 1e-3 if kinds <= {torch.float32, torch.float64} else 0.3
-        if sum(p.numel() for p in model.parameters()) <= _DOUBLE_LIMIT:
-            double = self._dense().double()
-            widened = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-            if not isinstance(_outputs(double, widened), str):
-                self._model, self._inputs, self._tolerance = double, widened, 1e-4
+        self._exact: tuple[nn.Module, tuple[Tensor, ...], float] | None = None
         self._is_random: bool | None = None
+        if not _floats(self._model, inputs) <= _FULL:  # few operators have kernels for less
+            self._model, self._inputs, _ = self._precise()
         self._training: tuple[Tensor, ...] | None = None
         if graph.train_only:
             doubled = tuple(torch.cat([x, x]) if x.dim() else x for x in self._inputs)
-            if not isinstance(_outputs(self._dense().train(), doubled), str):
+            if not isinstance(_outputs(self._dense(self._model).train(), doubled), str):
                 self._training = doubled
 
     def fault(self, keep: Keep) -> str | None:
@@ -121,7 +123,8 @@ class _Trial:
             trained = _outputs(pruned.train(), self._training)
             if isinstance(trained, str):
                 return trained
-        if all(map(self._close, given, expected)) or self._draws_numbers():
+        plain = all(map(_finite, expected)) and _all_close(given, expected, _PLAIN)
+        if plain or self._agrees(keep) or self._draws_numbers():
             return None
         return "it computes something else"
 
@@ -130,23 +133,67 @@ class _Trial:
         given = _outputs(self._graph.prune(self._model, keep), self._inputs)
         return given if isinstance(given, str) else None
 
-    def _close(self, given: Tensor, expected: Tensor) -> bool:
-        if not expected.is_floating_point() or not torch.isfinite(expected).all():
-            return True  # nothing to compare; the shape agrees
-        scale = expected.abs().max().clamp_min(1e-30)
-        return bool((given - expected).abs().max() <= self._tolerance * scale)
+    def _agrees(self, keep: Keep) -> bool:
+        """Whether pruned and masked models agree, as far as rounding lets one see."""
+        model, inputs, tolerance = self._precise()
+        given = _outputs(self._graph.prune(model, keep), inputs)
+        expected = _outputs(self._graph.mask(model, keep), inputs)
+        return _all_close(given, expected, tolerance)
 
-    def _dense(self) -> nn.Module:
-        """The noisy twin with tensors of its own, which running it may change."""
-        return self._graph.prune(self._model, self._graph.full())
+    def _precise(self) -> tuple[nn.Module, tuple[Tensor, ...], float]:
+        """The twin and its inputs in double precision where that can be had, and a tolerance.
+
+        float32 rounding grows with depth; a channel in the wrong place is mostly off by the size of
+        the output, but in a layer of little weight it is not.
+        """
+        if self._exact is None:
+            tolerance = 1e-3 if _floats(self._model, self._inputs) <= _FULL else 0.3
+            self._exact = self._model, self._inputs, tolerance
+            if sum(p.numel() for p in self._model.parameters()) <= _DOUBLE_LIMIT:
+                double = self._dense(self._model).double()
+                widened = tuple(x.double() if x.is_floating_point() else x for x in self._inputs)
+                if not isinstance(_outputs(double, widened), str):
+                    self._exact = double, widened, _DOUBLE
+        return self._exact
+
+    def _dense(self, model: nn.Module) -> nn.Module:
+        """A twin with tensors of its own, which running it may change."""
+        return self._graph.prune(model, self._graph.full())
 
     def _draws_numbers(self) -> bool:
         """Whether the dense model answers the same question differently, so only shapes count."""
         if self._is_random is None:
-            dense = self._dense()
-            first, again = (_outputs(dense, self._inputs) for _ in range(2))
-            self._is_random = not all(map(self._close, again, first))  # type: ignore[arg-type]
+            model, inputs, tolerance = self._precise()
+            dense = self._dense(model)
+            first, again = (_outputs(dense, inputs) for _ in range(2))
+            self._is_random = not _all_close(again, first, tolerance)
         return self._is_random
+
+
+_FULL = frozenset((torch.float32, torch.float64))
+
+
+def _floats(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[torch.dtype]:
+    return {t.dtype for t in (*inputs, *model.parameters()) if t.is_floating_point()}
+
+
+def _all_close(given: list[Tensor] | str, expected: list[Tensor] | str, tolerance: float) -> bool:
+    """Whether outputs agree; integers, and what is not finite, say nothing."""
+    if isinstance(given, str) or isinstance(expected, str):
+        return False
+    return all(
+        not y.is_floating_point() or not _finite(y) or _close(x, y, tolerance)
+        for x, y in zip(given, expected, strict=True)
+    )
+
+
+def _finite(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool(torch.isfinite(x).all())
+
+
+def _close(given: Tensor, expected: Tensor, tolerance: float) -> bool:
+    scale = expected.abs().max().clamp_min(1e-30)
+    return bool((given - expected).abs().max() <= tolerance * scale)
 
 
 def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor] | str:

@@ -139,6 +139,9 @@ def test_keeping_everything_changes_nothing(
         same, masked = graph.prune(model, graph.full()), graph.mask(model, graph.full())
         assert all(map(torch.equal, leaves(same(example)), leaves(model(example))))
         assert all(map(torch.equal, leaves(masked(example)), leaves(model(example))))
+    keep = graph.random_keep(0.5, np.random.default_rng(0))
+    once, twice = graph.prune(model, keep).state_dict(), graph.prune(same, keep).state_dict()
+    assert list(once) == list(twice) and all(map(torch.equal, once.values(), twice.values()))
 
 
 def test_groups_partition_the_channels(traced: tuple[nn.Module, Tensor, ChannelGraph]) -> None:

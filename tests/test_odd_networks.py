@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruning_env.channels import ChannelGraph
+from pruning_env.tracing.context import Trace
+from pruning_env.tracing.interpreter import Capture
 from tests.networks import check_pruning, jitter, leaves, worst
 
 
@@ -43,11 +45,61 @@ def traced(network: nn.Module, x: Tensor | None = None) -> tuple[ChannelGraph, d
     return graph, {group.name: group.size for group in graph.groups}
 
 
+class Cosine(nn.Module):
+    """Attention of `heads` heads, their number in the code, that compares directions of queries."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.proj = (
+            heads,
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+        )
+        self.up, self.down = nn.Linear(width, 6), nn.Linear(6, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, places, width = x.shape
+        parts = self.qkv(x).reshape(n, places, 3, self.heads, width // self.heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        x = x + self.proj(y.transpose(1, 2).reshape(n, places, width))
+        return x + self.down(self.up(x).relu())
+
+
+def test_views_at_one_place_of_a_repeated_block_are_reread_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flips: list[int] = []
+    read = Capture.trace
+
+    def counted(capture: Capture, flipped: Collection[str] = ()) -> Trace:
+        flips.append(len(flipped))
+        return read(capture, flipped)
+
+    monkeypatch.setattr(Capture, "trace", counted)
+    blocks = nn.Sequential(nn.Linear(5, 8), *(Cosine(8, 2) for _ in range(6)))
+    graph = ChannelGraph.trace(blocks, image(1, 4, 5))
+    assert [group.name for group in graph.groups] == [f"{i}.up" for i in range(1, 7)]
+    assert flips.count(6) == 1  # all together
+    assert flips.count(1) == 1  # one for all
+
+
 def test_a_single_image_without_a_batch_dimension_counts_as_one() -> None:
     batched = ChannelGraph.trace(Three(), image(2, 3, 8, 8))
     single = ChannelGraph.trace(Three(), image(3, 8, 8))
     assert single.sizes.tolist() == batched.sizes.tolist() == [8, 8]
     assert single.macs(single.full()) == batched.macs(batched.full())
+
+
+def test_half_precision_that_only_another_device_computes_freezes_nothing() -> None:
+    def forward(net: Three, x: Tensor) -> Tensor:
+        if x.dtype is torch.float16 and not torch.compiler.is_exporting():
+            raise RuntimeError("not implemented for Half")
+        return net.c(net.b(net.a(x).relu()).relu())
+
+    graph = ChannelGraph.trace(Three(forward).half(), image().half())
+    assert graph.sizes.tolist() == [8, 8]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -199,6 +251,18 @@ def test_what_only_train_mode_uses_holds_its_inputs_where_that_mode_cannot_be_ca
     assert "cannot capture Auxiliary in train mode" in graph.frozen["aux"]
     pruned = graph.prune(network, graph.random_keep(0.5, np.random.default_rng(0)))
     assert len(leaves(pruned.train()(image()))) == 2
+
+
+def test_a_fault_is_found_where_it_hardly_shows() -> None:
+    """A number of channels in the code of a branch of little weight; rounding does not hide it."""
+
+    def forward(net: Three, x: Tensor) -> Tensor:
+        y = net.a(x)
+        return net.c(net.b(x.mean(1, keepdim=True) + 1e-2 * y / y.shape[1]))
+
+    graph = ChannelGraph.trace(Three(forward), image())
+    assert "(it computes something else)" in graph.frozen["a"]
+    assert [group.name for group in graph.groups] == ["b"]
 
 
 @pytest.mark.parametrize(

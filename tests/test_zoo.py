@@ -174,6 +174,18 @@ def test_the_slices_are_those_of_the_pruned_model() -> None:
     assert all(map(torch.equal, slicer(graph, model, keep)(), expected))
 
 
+@pytest.mark.slow
+def test_surgery_takes_less_than_three_times_the_copies_it_cannot_do_without() -> None:
+    entry = zoo_models()["resnet50"]
+    model = entry.build().eval()
+    graph = ChannelGraph.trace(model, example_input(entry, 1, 0), check=False)
+    keep = graph.random_keep(0.5, np.random.default_rng(0))
+    ours, floor = interleaved(
+        [lambda: graph.prune(model, keep), slicer(graph, model, keep)], 15, 20
+    )
+    assert ours.cpu_ms < 3 * floor.cpu_ms
+
+
 def test_a_run_measures_a_network_in_its_process_and_resumes(tmp_path: Path) -> None:
     settings = ZooSettings(models=("lenet5",), out=tmp_path / "zoo.jsonl", repetitions=1)
     (row,) = run_zoo(settings, "command", quiet())

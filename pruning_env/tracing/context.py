@@ -65,6 +65,21 @@ class Adapter:
     exit: Tensor
 
 
+@dataclass(frozen=True)
+class Split:
+    """A view that splits channels, and that can be read in two ways.
+
+    Attributes:
+        where: The operator and its module.
+        outer: Whether the outer factor was taken for the one that shrinks, before any flip.
+        labels: The labels that it splits, each once.
+    """
+
+    where: str
+    outer: bool
+    labels: Tensor
+
+
 @dataclass
 class Trace:
     """What interpreting a model on labels found out.
@@ -86,7 +101,7 @@ class Trace:
         pinned: Parameters that may not be sliced, with the reason.
         uncaptured: Parameters used in train mode only, where export failed, with the reason.
         splits: Views that split a channel dimension in a way that leaves open which factor is a
-            number in the code: where, and the labels.
+            number in the code.
         misplaced: Labels that froze because a channel dimension was not where an operator has one;
             a split that was read the wrong way round may be to blame.
         numbered: Operators that were given sizes in channels, which may come from a shape (and
@@ -105,7 +120,7 @@ class Trace:
     islands: dict[str, Adapter] = field(default_factory=dict)
     batch: int = 1
     uncaptured: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+    splits: dict[str, Split] = field(default_factory=dict)
     misplaced: list[Tensor] = field(default_factory=list)
     numbered: list[tuple[str, Tensor]] = field(default_factory=list)
 
@@ -280,8 +295,9 @@ class Context:
         """
         dims = varying(labels)
         key = f"{self._phase}/{node.name}"
-        self.trace.splits[key] = (self.where(node), torch.unique(compact(labels)))
         likely = max(dims, key=lambda d: (labels.shape[d], d))
+        split = torch.unique(compact(labels))
+        self.trace.splits[key] = Split(self.where(node), likely == dims[0], split)
         other = dims[0] if likely != dims[0] else dims[-1]
         return self.settle(node, labels, other if key in self._flipped else likely)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -191,9 +192,22 @@ class Grouping:
         touched[self._component[FIXED]] = False
         return [
             key
-            for key, (_, split) in self._trace.splits.items()
-            if touched[self._component[split.numpy()]].any()
+            for key, split in self._trace.splits.items()
+            if touched[self._component[split.labels.numpy()]].any()
         ]
+
+    def kinds(self) -> dict[str, tuple[str, int, bool]]:
+        """A kind for each view that splits channels, the same at one place of a repeated block.
+
+        It is the module's name without numbers, the place of the view among those of that module,
+        and which factor was taken for the one that shrinks.
+        """
+        seen: dict[str, int] = {}
+        kinds = {}
+        for key, split in self._trace.splits.items():
+            seen[split.where] = seen.get(split.where, 0) + 1
+            kinds[key] = (_NUMBER.sub("", split.where), seen[split.where], split.outer)
+        return kinds
 
     def _numbering(self, group: ChannelGroup) -> list[str]:
         """Operators that were given the number of channels of `group`."""
@@ -322,4 +336,5 @@ def _layer(tensor: str) -> str:
     return module if module and name in _PLAIN else tensor
 
 
+_NUMBER = re.compile(r"\d+")
 _PLAIN = ("weight", "bias", "running_mean", "running_var", "original")
