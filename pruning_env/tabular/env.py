@@ -81,7 +81,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`                                |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
-    | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
+    | `render_mode`       | str   | `None`              | `human`, `ansi`, `rgb_array`          |
 
     Task, weights, importance (`taylor`) and `round_to` (5) are the table's.
 
@@ -185,6 +185,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         terms = self.dynamics.reward_terms(before, after, terminated)  # type: ignore[arg-type]
         cost = at(self.process.excess, after.index) if terminated else 0.0
         self._places += (after,)
+        self._show()
         return (
             self.process.observe(after),
             float(sum(terms.values())),
@@ -204,6 +205,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         start = self.process.place(self._start(options)) if options else self._dense
         gym.Env.reset(self, seed=seed)
         self._places = (start,)
+        self._show()
         terms = dict.fromkeys(self._terms, 0.0)
         return self.process.observe(start), self.process.info(start, 0.0, terms)
 
@@ -257,6 +259,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Make a step whose outcome is known already; see `CNNPruneEnv.advance`."""
         self._places += (self.process.place(transition.state),)
+        self._show()
         return (
             self._observation.observe(transition.state),
             transition.reward,
