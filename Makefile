@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow check docs format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ install: $(STAMP) ## make .venv and install the project into it, with the develo
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev,export]"
+	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev,docs,export]"
 	@touch $@
 
 demo: $(STAMP) ## prune the embedded network with every method; writes runs/demo/
@@ -36,10 +36,13 @@ check: $(STAMP) ## lint, formatting, types, spelling
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+docs: $(STAMP) ## build the pages into docs/_build/; any warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+
 format: $(STAMP) ## mend what the linter and the formatter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean: ## remove .venv, caches and build products (runs/ stays)
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
-	find pruning_env agents benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/_generated
+	find pruning_env agents benchmarks docs tests -name __pycache__ -type d -prune -exec rm -rf {} +

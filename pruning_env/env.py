@@ -32,6 +32,7 @@ from pruning_env.recovery import RECOVERY_NAMES
 from pruning_env.rendering import render_ansi, render_rgb
 from pruning_env.rewards import get_reward
 from pruning_env.tasks import get_task, task_names
+from pruning_env.window import Window
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `val_images`        | int   | `None`              | at least 1; `None`: all of search-val |
     | `constraint`        | str   | `"terminate"`       | see Episode End                       |
     | `device`            | str   | `"cpu"`             | a torch device                        |
-    | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
+    | `render_mode`       | str   | `None`              | `human`, `ansi`, `rgb_array`          |
 
     After a cut, `recovery` does nothing (`none`), re-estimates the batch-norm statistics (`bn`), or
     trains for `finetune_steps` SGD steps with the dense network as teacher (`finetune`), on
@@ -289,9 +290,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium declares it without ClassVar
-        "render_modes": ["ansi", "rgb_array"],
+        "render_modes": ["human", "ansi", "rgb_array"],
         "render_fps": 2,
     }
+
+    _window: Window | None = None
 
     def __init__(
         self,
@@ -418,6 +421,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         Nothing is pruned or judged again; what comes back is what `step(action)` would give.
         """
         self._history += (transition.state,)
+        self._show()
         return (
             self._observation.observe(transition.state),
             transition.reward,
@@ -437,12 +441,19 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         start = self._start(options)
         super().reset(seed=seed)
         self._history = (start,)
+        self._show()
         terms = self.dynamics.no_reward_terms(start)
         return self._observation.observe(start), self._info(start, 0.0, terms)
 
     def render(self) -> str | np.ndarray | None:  # type: ignore[override]
-        """The episode so far: text in mode `ansi`, (H, W, 3) uint8 in mode `rgb_array`."""
+        """The episode so far: text in mode `ansi`, (H, W, 3) uint8 in mode `rgb_array`.
+
+        In mode `human` it is shown in a window, after each step and reset by itself.
+        """
         self.state()
+        if self.render_mode == "human":
+            self._show()
+            return None
         if self.render_mode == "ansi":
             return render_ansi(self.graph, self.dynamics.budgets, self._history)
         if self.render_mode == "rgb_array":
@@ -452,6 +463,18 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             f"make the environment with render_mode= one of {self.metadata['render_modes']}"
         )
         return None
+
+    def close(self) -> None:
+        """Close the window of mode `human`, if there is one."""
+        if self._window is not None:
+            self._window.close()
+        super().close()
+
+    def _show(self) -> None:
+        if self.render_mode == "human":
+            if self._window is None:
+                self._window = Window("CNNPrune", self.metadata["render_fps"])
+            self._window.show(render_rgb(self.graph, self.dynamics.budgets, self._history))
 
     @property
     def task_name(self) -> str:
@@ -502,6 +525,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         # Not copy.copy: that goes through __getstate__, which leaves the shared parts out.
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
+        twin._window = None  # it opens one of its own
         for name in ("action_space", "observation_space", "_np_random"):  # they hold generators
             setattr(twin, name, copy.deepcopy(getattr(self, name)))
         return twin
@@ -580,7 +604,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
 
 # What a pickle leaves out: heavy, and determined by the arguments.
-_REBUILT = ("graph", "evaluator", "dynamics", "_observation")
+_REBUILT = ("graph", "evaluator", "dynamics", "_observation", "_window")
 
 
 def _check_device(device: str) -> None:

@@ -104,8 +104,7 @@ def save_pruned(
     """Save a pruned network as a folder that `load_pruned` reads.
 
     The folder is written under a temporary name beside `path` and renamed when it is complete and
-    on
-    disk: a crash leaves the old one or none, never half of one.
+    on disk: a crash leaves the old one or none, never half of one.
 
     Args:
         path: The folder. Missing parents are made. An existing folder is replaced only when it is

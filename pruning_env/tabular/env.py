@@ -82,7 +82,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | `observation`       | str   | `"flat"`            | `flat`                                |
     | `sensitivity_every` | int   | `None`              | `None`: the table holds no gradients  |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
-    | `render_mode`       | str   | `None`              | `ansi`, `rgb_array`                   |
+    | `render_mode`       | str   | `None`              | `human`, `ansi`, `rgb_array`          |
 
     Task, weights, importance (`taylor`) and `round_to` (5) are the table's.
 
@@ -193,6 +193,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         terms = self.dynamics.reward_terms(before, after, terminated)  # type: ignore[arg-type]
         cost = at(self.process.excess, after.index) if terminated else 0.0
         self._places += (after,)
+        self._show()
         return (
             self.process.observe(after),
             float(sum(terms.values())),
@@ -212,6 +213,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         start = self.process.place(self._start(options)) if options else self._dense
         gym.Env.reset(self, seed=seed)
         self._places = (start,)
+        self._show()
         terms = dict.fromkeys(self._terms, 0.0)
         return self.process.observe(start), self.process.info(start, 0.0, terms)
 
@@ -265,6 +267,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Make a step whose outcome is known already; see `CNNPruneEnv.advance`."""
         self._places += (self.process.place(transition.state),)
+        self._show()
         return (
             self._observation.observe(transition.state),
             transition.reward,
