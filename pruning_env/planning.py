@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pruning_env.latency import wait_for
+from pruning_env.metrics import outputs_in_batches
 from pruning_env.strategies import Strategy
 
 __all__ = ["Plan", "Trial", "choose_plan"]
@@ -128,7 +129,7 @@ def _trials(
 
 def _outputs(model: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.cat([model(batch) for batch in images.split(batch_size)])
+        return torch.cat([part for _, part in outputs_in_batches(model, images, batch_size)])
 
 
 def _same(outputs: torch.Tensor, reference: torch.Tensor) -> bool:
