@@ -4,14 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# What `make test-oldest` tests with: the lowest versions that pyproject.toml allows of what matters.
+OLDEST_VENV := .venv-oldest
+OLDEST_PYTHON ?= python3.10
+OLDEST := "gymnasium==1.2.2" "numpy==1.26.*" "torch==2.8.*" "stable-baselines3==2.9.*"
+
 # One process per core with one thread each is quicker for many small networks than the reverse.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs format clean
+.PHONY: help install demo test test-slow test-oldest check docs format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv and install the project into it, with the development tools
 
@@ -30,6 +35,12 @@ test: $(STAMP) ## the tests that take seconds
 test-slow: $(STAMP) ## the tests that take minutes
 	$(PYTEST) -m slow
 
+test-oldest: $(STAMP) ## the tests of the environments with the oldest versions allowed (a second, large venv)
+	test -x $(OLDEST_VENV)/bin/python || $(BIN)/uv venv --quiet --python $(OLDEST_PYTHON) $(OLDEST_VENV)
+	$(BIN)/uv pip install --quiet --python $(OLDEST_VENV)/bin/python -e . $(OLDEST) pytest hypothesis
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(OLDEST_VENV)/bin/python -m pytest -q \
+		tests/test_env.py tests/test_vector_env.py tests/test_sb3.py tests/test_tabular.py
+
 check: $(STAMP) ## lint, formatting, types, spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -44,5 +55,5 @@ format: $(STAMP) ## mend what the linter and the formatter can
 	$(BIN)/ruff format
 
 clean: ## remove .venv, caches and build products (runs/ stays)
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/_generated
+	rm -rf $(VENV) $(OLDEST_VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/_generated
 	find pruning_env agents benchmarks docs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,22 @@ from pruning_env.dynamics import PruningState
 from pruning_env.files import atomic_path
 
 _FORMAT = 1
+
+#: What reading a damaged or foreign file raises, apart from what `_check_about` says of it.
+_DAMAGE = (
+    EOFError,
+    KeyError,
+    OSError,  # places before the beginning of the file
+    NotImplementedError,  # a damaged header that asks for another compression
+    RecursionError,  # JSON that is nested too deep
+    RuntimeError,  # a damaged header that asks for a password
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 _ABOUT, _AGENT, _REST, _REPLAY = "about.json", "agent.zip", "rest.pkl", "replay_buffer.pkl"
 
 
@@ -176,7 +193,9 @@ def load_checkpoint(
             # All is read, and so checked for damage, before anything is unpickled.
             parts = {name: file.read(name) for name in file.namelist()}
         checkpoint = pickle.loads(parts[_REST])
-    except (zipfile.BadZipFile, EOFError, KeyError, json.JSONDecodeError) as error:
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(
             f"{path} is no checkpoint, or a damaged one ({error}); delete it to begin anew"
         ) from error

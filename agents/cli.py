@@ -2,7 +2,7 @@
 
 A thin layer: it reads arguments, calls the library and prints. It is the only module of this
 package that writes to the standard output. Bad input ends with exit code 2 and a message that names
-the argument; a search that meets no budget ends with 1.
+the argument; a search that meets no budget ends with 1, a disk that is full with 3.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ BATCH_SIZE = 256
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code (0 done, 1 nothing feasible found, 2 bad input)."""
+    """Run one command; return the exit code.
+
+    0: done; 1: nothing feasible found; 2: bad input; 3: a file could not be written or read.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -60,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options, Console())
     except BadInput as error:
         parser.exit(2, f"cnnprune {options.command}: error: {error}\n")
+    except OSError as error:
+        # Without a file it is no matter of the user's disk, and the traceback is needed.
+        if error.filename is None:
+            raise
+        parser.exit(3, f"cnnprune {options.command}: error: {error}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,13 +13,15 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from pruning_env.files import append_line
 
 #: Distributions whose versions a row records.
 _RECORDED = ("pruning-env", "torch", "gymnasium", "stable-baselines3", "numpy")
@@ -112,37 +114,70 @@ class ResultRow:
         """The row that `to_json` wrote.
 
         Raises:
-            ValueError: if the line is no JSON object with exactly the fields of a row.
+            ValueError: if the line is no JSON object with exactly the fields of a row, or says what
+                cannot be, as when it was altered.
         """
         data = json.loads(line)
         fields = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(data, dict) or set(data) != fields:
             odd = set(data) ^ fields if isinstance(data, dict) else fields
             raise ValueError(f"not a result row; missing or unknown fields: {sorted(odd)}")
-        data["provenance"] = Provenance(**data["provenance"])
-        data["history"] = tuple((int(spent), float(best)) for spent, best in data["history"])
-        for name in ("groups", "sizes", "counts"):
-            data[name] = tuple(data[name])
-        return cls(**data)
+        try:
+            data["provenance"] = Provenance(**data["provenance"])
+            data["history"] = tuple((int(spent), float(best)) for spent, best in data["history"])
+            for name in ("groups", "sizes", "counts"):
+                data[name] = tuple(data[name])
+            row = cls(**data)
+            for name in ("dense_val_accuracy", "test_accuracy", "dense_test_accuracy"):
+                _check_accuracy(name, getattr(row, name))
+            check_found(row.history, row.evaluations, row.val_accuracy)
+            widths = list(zip(row.counts, row.sizes, row.groups, strict=True))
+            if not all(1 <= count <= size for count, size, _ in widths):
+                raise ValueError(f"counts={list(row.counts)}; allowed: 1 to {list(row.sizes)}")
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a result row: {error}") from error
+        return row
+
+
+def check_found(
+    history: Sequence[tuple[int, float]], evaluations: int, accuracy: float | None
+) -> None:
+    """Refuse what no search can have found, so that an altered row does not reach a table.
+
+    This finds mistakes and clumsy hands; whoever can write a row can write a possible one.
+
+    Args:
+        history: (evaluations, best accuracy so far) at each improvement.
+        evaluations: spent by the search.
+        accuracy: of what it found; None if nothing.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    _check_accuracy("val_accuracy", accuracy)
+    for _, best in history:
+        _check_accuracy("history", best)
+    spent = [at for at, _ in history]
+    if spent != sorted(spent) or not 0 <= evaluations or (spent and spent[-1] > evaluations):
+        raise ValueError(f"history={list(history)} does not fit {evaluations} evaluations")
+    found = [best for _, best in history]
+    if found != sorted(found) or (found and found[-1] != accuracy):
+        raise ValueError(f"history={list(history)} does not rise to val_accuracy={accuracy}")
+
+
+def _check_accuracy(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{name}={value!r}; allowed: a number from 0 to 1")
 
 
 def append_row(path: str | os.PathLike[str], row: ResultRow) -> None:
     """Append a row to a JSON-lines file, made if needed.
 
-    The line goes out in one write to a file opened for appending, so processes that share the file
-    do not mix their lines. Behind a line that a killed process left unfinished a new one is begun.
+    Whole or not at all, by any number of processes: see `append_line`.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        unfinished = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        line = ("\n" if unfinished else "") + row.to_json() + "\n"
-        os.write(descriptor, line.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    append_line(path, row.to_json())
 
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[ResultRow, ...]:

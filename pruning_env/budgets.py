@@ -115,7 +115,14 @@ class Budget:
         """
         if self.closed_form:
             return _CLOSED_FORM[self.name](graph, keep)
-        amount = float(_MEASURED[self.name](model()))
+        network = model()
+        try:
+            amount = float(_MEASURED[self.name](network))
+        except Exception as error:  # it is the user's, and may fail in any way
+            raise RuntimeError(
+                f"budget function {self.name!r} raised {type(error).__name__}: {error}; "
+                "it must return a finite number, at least 0"
+            ) from error
         if not math.isfinite(amount) or amount < 0:
             raise ValueError(
                 f"budget function {self.name!r} returned {amount!r}; "

@@ -9,7 +9,10 @@ are computed on, and test is for reports only. Knows nothing of models, pruning 
 from __future__ import annotations
 
 import os
+import pickle
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +37,15 @@ __all__ = [
 DATA_VARIABLE = "PRUNING_ENV_DATA"
 """Environment variable that names the data root when no argument does."""
 
-CACHE_ROOT = Path.home() / ".cache" / "pruning-env"
+
+def _cache_root() -> Path:
+    try:
+        return Path.home() / ".cache" / "pruning-env"
+    except RuntimeError:  # a user without a home, as numbered ones in containers are
+        return Path(tempfile.gettempdir()) / "pruning-env"
+
+
+CACHE_ROOT = _cache_root()
 """Where downloads go, and where data is looked for when neither argument nor variable is set."""
 
 SPLIT_SEED = 2016
@@ -213,6 +224,7 @@ def load_cifar10(
 
     Raises:
         FileNotFoundError: The data is not there.
+        ConnectionError: It cannot be downloaded.
         ValueError: A file is damaged, or `download` was asked for together with a root.
     """
     from torchvision.datasets import CIFAR10
@@ -263,8 +275,10 @@ def load_npz(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged or not of this form.
+        ValueError: The file is damaged or not of this form, or the name is a path.
     """
+    if not name or name in (".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(f"name={name!r}: must be a file name without a folder and without .npz.")
     path = data_root(root) / f"{name}.npz"
     if not path.is_file():
         raise FileNotFoundError(
@@ -277,7 +291,18 @@ def load_npz(
             arrays = {key: archive[key] for key in keys}
     except KeyError as error:
         raise ValueError(f"{path}: lacks an array; needed are {', '.join(keys)}.") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        AttributeError,  # a lone array, which is no archive (Python 3.10)
+        TypeError,  # the same
+        MemoryError,  # a damaged header that asks for a huge array
+        NotImplementedError,  # or for another compression
+        RuntimeError,  # or for a password
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path}: not a readable .npz file without objects ({error}).") from error
     train = _split_from_arrays(arrays["x_train"], arrays["y_train"], f"{path}, train")
     test = _split_from_arrays(arrays["x_test"], arrays["y_test"], f"{path}, test")
@@ -292,7 +317,13 @@ def load_npz(
             f"{path}: a test label is {int(test.labels.max())}, but train labels end at "
             f"{num_classes - 1}."
         )
-    rest, part = carve(train, len(train) // 10 if search_val is None else search_val)
+    size = len(train) // 10 if search_val is None else search_val
+    if not 0 < size < len(train):
+        raise ValueError(
+            f"{path}: search_val={size} of {len(train)} train images; allowed: 1 to "
+            f"{len(train) - 1}, and a tenth where nothing is given."
+        )
+    rest, part = carve(train, size)
     mean, std = _statistics(rest.images)
     return Splits(rest, part, test, mean, std, num_classes)
 
@@ -331,7 +362,15 @@ def _torchvision_pair(
     for train in (True, False):
         try:
             stored = dataset(str(base), train=train, download=download)
-        except (RuntimeError, ValueError, AssertionError, EOFError) as error:
+        except (
+            *(RuntimeError, ValueError, AssertionError, EOFError, OSError),
+            pickle.UnpicklingError,  # the format that torchvision wrote MNIST in until 2020
+        ) as error:
+            if download and isinstance(error, OSError | RuntimeError):
+                raise ConnectionError(
+                    f"{title}: could not be downloaded into {base}: {error}. {_NAME_A_ROOT} that "
+                    f"has {folder} in it, and leave download out."
+                ) from error
             raise ValueError(
                 f"{title}: the files in {base / folder} ({_origin(root)}) are incomplete or "
                 f"damaged: {error}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["LOSS_CAP", "Metrics", "Outputs", "measure", "measure_together"]
+__all__ = ["LOSS_CAP", "Metrics", "Outputs", "measure", "measure_together", "outputs_in_batches"]
 
 LOSS_CAP = 1e4
 """Largest loss of one image, in nats. Images with a non-finite output count with this loss."""
@@ -33,6 +34,41 @@ class Metrics:
     loss: float
 
 
+def outputs_in_batches(
+    run: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, batch_size: int
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Which images were run, and what `run` returned for them, batch by batch and in order.
+
+    A batch that does not fit into the device's memory is halved, with a warning, and so are those
+    that follow; one image that does not fit is an error.
+
+    Raises:
+        torch.OutOfMemoryError: For one image.
+    """
+    start = 0
+    while start < len(images):
+        batch = images[start : start + batch_size]
+        try:
+            outputs = run(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            batch_size = len(batch) // 2
+        else:
+            yield slice(start, start + len(batch)), outputs
+            start += len(batch)
+            continue
+        # Out of the except clause, whose traceback kept all activations alive.
+        warnings.warn(
+            f"out of memory with {len(batch)} images per forward pass on {images.device}; going on "
+            f"with {batch_size}. Give batch_size={batch_size} or less to avoid the attempt",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        if images.is_cuda:
+            torch.cuda.empty_cache()
+
+
 def measure(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int
 ) -> Metrics:
@@ -42,8 +78,8 @@ def measure(
         model: Returns (N, classes) logits.
         images: (N, ...) normalised, on the model's device, N >= 1.
         labels: (N,) int64, same device.
-        batch_size: Images per forward pass. Sums run over all images at once, so that the result
-            depends on it only as far as the logits of an image do.
+        batch_size: Most images per forward pass, see `outputs_in_batches`. Sums run over all images
+            at once, so that the result depends on it only as far as the logits of an image do.
     """
     return measure_together(lambda batch: model(batch).unsqueeze(0), images, labels, batch_size)[0]
 
@@ -54,8 +90,8 @@ def measure_together(
     """`measure` of the K networks whose logits `outputs` gives, in order."""
     correct, losses = [], []
     with torch.inference_mode():
-        for batch, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            logits = outputs(batch)
+        for part, logits in outputs_in_batches(outputs, images, batch_size):
+            target = labels[part]
             finite = logits.isfinite().all(dim=2)
             correct.append((logits.argmax(dim=2) == target) & finite)
             # Half precision would round the loss itself.

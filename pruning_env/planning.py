@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pruning_env.latency import wait_for
-from pruning_env.metrics import Outputs
+from pruning_env.metrics import Outputs, outputs_in_batches
 from pruning_env.strategies import Strategy
 
 __all__ = ["Plan", "Trial", "choose_plan"]
@@ -147,7 +147,7 @@ def _trials(
 
 def _outputs(outputs: Outputs, images: torch.Tensor, batch_size: int) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.cat([outputs(batch) for batch in images.split(batch_size)], dim=1)
+        return torch.cat([part for _, part in outputs_in_batches(outputs, images, batch_size)], 1)
 
 
 def _same(outputs: torch.Tensor, reference: torch.Tensor) -> bool:

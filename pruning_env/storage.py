@@ -13,9 +13,9 @@ import contextlib
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -32,6 +32,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from pruning_env.channels import ChannelGraph
+from pruning_env.files import abandoned, locked_folder, temporary_name
 from pruning_env.tasks import get_task
 
 __all__ = ["RECIPE_FILE", "WEIGHTS_FILE", "Recipe", "load_pruned", "read_recipe", "save_pruned"]
@@ -39,9 +40,13 @@ __all__ = ["RECIPE_FILE", "WEIGHTS_FILE", "Recipe", "load_pruned", "read_recipe"
 WEIGHTS_FILE = "weights.safetensors"
 RECIPE_FILE = "recipe.json"
 FORMAT = 1
+NEW, OLD = ".new", ".old"  # suffixes of folders that are being exchanged
 
 RECIPE_LIMIT = 1 << 20
 """Largest recipe in bytes; a mask of 10,000 channels in 120 groups takes 10 kB."""
+
+INPUT_LIMIT = 1 << 26
+"""Most numbers in one input: tracing makes such an input, and a recipe may not fill the memory."""
 
 _IMPORT_PATH = re.compile(r"[A-Za-z]\w*(?:\.[A-Za-z]\w*)*:[A-Za-z]\w*", re.ASCII)
 
@@ -104,7 +109,9 @@ def save_pruned(
     """Save a pruned network as a folder that `load_pruned` reads.
 
     The folder is written under a temporary name beside `path` and renamed when it is complete and
-    on disk: a crash leaves the old one or none, never half of one.
+    on disk: a crash leaves the old one or none, never half of one. What it leaves besides is
+    cleared away by the next save, which puts an old one back that was about to be replaced.
+    Processes may save to one path, and load from it, at the same time.
 
     Args:
         path: The folder. Missing parents are made. An existing folder is replaced only when it is
@@ -185,9 +192,11 @@ def load_pruned(path: str | os.PathLike[str], *, allow_import: bool = False) -> 
             unknown, not allowed, or no longer the one that was saved.
     """
     folder = Path(path)
-    recipe = read_recipe(folder)
+    # Together, lest another process replaces the folder in between.
+    with locked_folder(folder.parent, shared=True):
+        recipe = read_recipe(folder)
+        weights = _read(folder / WEIGHTS_FILE)
     keep = recipe.keep_mask()
-    weights = _read(folder / WEIGHTS_FILE)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != recipe.weights_sha256:
         raise ValueError(
@@ -260,6 +269,8 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     shape = values["input_shape"]
     if not shape or not all(type(size) is int and size > 0 for size in shape):
         raise ValueError(f"{file}: input_shape={shape!r}; allowed: positive integers")
+    if math.prod(shape) > INPUT_LIMIT:
+        raise ValueError(f"{file}: input_shape={shape!r}; allowed: up to {INPUT_LIMIT} numbers")
     return Recipe(**(values | {"input_shape": tuple(shape)}))
 
 
@@ -370,13 +381,14 @@ def _read(file: Path, limit: int | None = None) -> bytes:
 
 def _check_replaceable(folder: Path) -> None:
     """`folder` is free, empty, or something that `save_pruned` wrote."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {
-        WEIGHTS_FILE,
-        RECIPE_FILE,
-    }:
-        return
+    with locked_folder(folder.parent, shared=True):
+        if not folder.exists() and not folder.is_symlink():
+            return
+        if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {
+            WEIGHTS_FILE,
+            RECIPE_FILE,
+        }:
+            return
     raise FileExistsError(
         f"path={str(folder)!r} exists and is not a saved network; it is left alone"
     )
@@ -385,28 +397,49 @@ def _check_replaceable(folder: Path) -> None:
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make `folder` with these files by renaming a complete temporary one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    stem = folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}"
-    fresh, retired = stem.with_name(stem.name + ".new"), stem.with_name(stem.name + ".old")
-    try:
-        fresh.mkdir()
-        for name, content in files.items():
-            with (fresh / name).open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        # A folder cannot be renamed onto one that has files in it.
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(retired)
+    named = folder.with_name(folder.name + NEW)
+    fresh = temporary_name(named, NEW)
+    retired = fresh.with_suffix(OLD)
+    with contextlib.ExitStack() as claims:
         try:
-            fresh.rename(folder)
-        except BaseException:
-            if retired.exists():
-                retired.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+            with locked_folder(folder.parent):
+                _clear(folder)
+                fresh.mkdir()
+                claims.enter_context(locked_folder(fresh))
+            for name, content in files.items():
+                with (fresh / name).open("wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            with locked_folder(folder.parent):
+                # A folder cannot be renamed onto one that has files in it.
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(retired)
+                try:
+                    fresh.rename(folder)
+                except BaseException:
+                    if retired.exists():
+                        retired.rename(folder)
+                    raise
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, f"not written: {error.strerror}", str(folder)) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(retired, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed processes left of `folder`; an old one whose place is empty goes back."""
+    for left in abandoned(folder.with_name(folder.name + OLD), OLD):
         if folder.exists():
-            shutil.rmtree(retired, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.rename(folder)
+    for left in abandoned(folder.with_name(folder.name + NEW), NEW):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _version(package: str) -> str:

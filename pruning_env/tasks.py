@@ -7,6 +7,7 @@ exactly like the built-in ones. Knows nothing of pruning or environments.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,9 @@ from pruning_env import data
 from pruning_env.models import CifarResNet, load_state_file
 
 __all__ = ["Task", "get_task", "register_task", "task_names"]
+
+# No path, and no ":" either, by which recipes tell import paths from tasks.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 WEIGHTS_FOLDER = Path(__file__).parent / "models" / "weights"
 
@@ -81,10 +85,13 @@ def register_task(task: Task) -> None:
     """Make `task` known under its name.
 
     Raises:
-        ValueError: The name is empty or taken.
+        ValueError: The name is taken, or none.
     """
-    if not task.name:
-        raise ValueError("task.name: must not be empty.")
+    if not _NAME.fullmatch(task.name):
+        raise ValueError(
+            f"task.name={task.name!r}: not allowed; a name has letters, digits, '_', '.' and '-', "
+            "and begins with a letter or digit. It becomes part of file names."
+        )
     if task.name in _TASKS:
         raise ValueError(f"task.name={task.name!r}: a task of this name is registered already.")
     _TASKS[task.name] = task

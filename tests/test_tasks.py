@@ -56,7 +56,7 @@ def test_a_registered_task_is_found_and_its_name_cannot_be_taken_twice(own_regis
     assert task_names()[-1] == "mine"
     with pytest.raises(ValueError, match="'mine': a task of this name is registered already"):
         register_task(mine)
-    with pytest.raises(ValueError, match=r"task\.name: must not be empty"):
+    with pytest.raises(ValueError, match=r"task\.name='': not allowed"):
         register_task(replace(mine, name=""))
 
 

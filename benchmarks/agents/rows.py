@@ -6,7 +6,6 @@ Several processes may append to one file. Nothing here runs an agent or compares
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import warnings
@@ -17,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agents.rows import Provenance
+from agents.rows import Provenance, check_found
+from pruning_env.files import append_line
 
 
 class CellKey(NamedTuple):
@@ -157,7 +157,8 @@ class AgentRow:
 
         Raises:
             json.JSONDecodeError: if the line is not JSON.
-            ValueError: if it is no object with exactly the fields of a row.
+            ValueError: if it is no object with exactly the fields of a row, or says what cannot
+                be, as when it was altered.
         """
         data = json.loads(line)
         try:
@@ -168,7 +169,13 @@ class AgentRow:
             if data["final"]:
                 final = {**data["final"], "counts": tuple(data["final"]["counts"])}
                 data["final"] = FinalPolicy(**final)
-            return cls(**data)
+            row = cls(**data)
+            if not row.failed:
+                check_found(row.history, row.spent, row.val_accuracy)
+                best = row.anchors.optimum if row.anchors else 1.0
+                if row.val_accuracy is not None and row.val_accuracy > best:
+                    raise ValueError(f"val_accuracy={row.val_accuracy}; the optimum is {best}")
+            return row
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a row of an agent: {error}") from error
 
@@ -181,21 +188,9 @@ def settings_text(settings: dict[str, Any]) -> str:
 def append_row(path: str | os.PathLike[str], row: AgentRow) -> None:
     """Append a row to a JSON-lines file, made if needed.
 
-    The file is locked, and the line goes out in one write to a file opened for appending, so that
-    processes which share it do not mix their lines. Behind a line that a killed process left
-    unfinished, a new one is begun.
+    Whole or not at all, by any number of processes: see `append_line`.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        unfinished = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, (("\n" if unfinished else "") + row.to_json() + "\n").encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    append_line(path, row.to_json())
 
 
 def read_rows(path: str | os.PathLike[str]) -> dict[CellKey, AgentRow]:

@@ -77,7 +77,7 @@ def load_state_file(module: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, or its tensors are not those of `module`.
+        ValueError: The file cannot be read, or its tensors are not those of `module` or not finite.
     """
     state = read_state_file(path)
     wanted = module.state_dict()
@@ -102,5 +102,12 @@ def load_state_file(module: nn.Module, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"weights: the tensors of {path} are not those of {type(module).__name__}: "
             f"{'; '.join(problems)}."
+        )
+    broken = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        more = ", ..." if broken[_NAMES_SHOWN:] else ""
+        raise ValueError(
+            f"weights: {path} has values in {', '.join(broken[:_NAMES_SHOWN])}{more} that are not "
+            "finite; a network with NaN or infinity in its weights cannot be judged."
         )
     module.load_state_dict(state, strict=False)

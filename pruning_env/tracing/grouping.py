@@ -261,7 +261,9 @@ class Grouping:
         rng = np.random.default_rng(0)
         total = np.zeros(int(self._component.max()) + 1, np.uint64)
         for _, roots in layout.values():
-            np.add.at(total, roots, rng.integers(1 << 63, dtype=np.uint64) * 2 + 1)
+            number = rng.integers(1 << 63, dtype=np.uint64)
+            # Before NumPy 2 an unsigned number and one of Python's make a floating one.
+            np.add.at(total, roots, number * np.uint64(2) + np.uint64(1))
         return total
 
     def _groups(self, place: Indices) -> tuple[ChannelGroup, ...]:

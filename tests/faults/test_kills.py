@@ -1,0 +1,198 @@
+"""kill -9 at random moments: what is left is whole, and the next run goes on from it.
+
+Runs are forked from a process that has imported everything, so that a kill takes a second and not
+the ten that torch takes to be imported. The moments are drawn from a fixed seed, over the time that
+an undisturbed run takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.cli import main
+from agents.rows import ResultRow
+from benchmarks.__main__ import main as benchmarks
+from benchmarks.agents.rows import AgentRow, read_rows
+from pruning_env.storage import load_pruned
+
+KILLS = {"train": 40, "prune": 40, "benchmarks": 20}
+"""100 in all; the quick tests do three of each command but the last."""
+
+TRAIN = [
+    *("train", "--agent", "ppo", "--env", "CNNPruneTabular-v0", "--seed", "5", "--no-progress"),
+    *("--evaluations", "120", "--checkpoint-every", "20", "--resume"),
+]
+PRUNE = ["prune", "--budget", "params=0.5", "--force"]
+
+
+class Fork:
+    """A command in a copy of this process, the leader of a group of its own."""
+
+    def __init__(self, command: Callable[[list[str]], int], arguments: list[str]) -> None:
+        self.begun = time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 70
+            try:
+                os.setsid()
+                torch.set_num_threads(1)  # others do not survive a fork
+                quiet = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(quiet, 1)
+                os.dup2(quiet, 2)
+                code = command(arguments)
+            finally:
+                os._exit(code)
+
+    def end(self) -> tuple[int, float]:
+        """Wait for it; its exit code, negative for a signal, and the seconds it took."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return code, time.monotonic() - self.begun
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill it and its workers so long after its begin; whether it still ran."""
+        time.sleep(max(0.0, seconds - (time.monotonic() - self.begun)))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        code, _ = self.end()
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+
+
+def left_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def whole(folder: Path) -> dict[str, Any]:
+    """What a folder of results holds; everything in it that has its final name must be whole."""
+    found: dict[str, Any] = {}
+    if (folder / "result.json").exists():
+        found["row"] = ResultRow.from_json((folder / "result.json").read_text())
+        assert (folder / "pruned").exists(), "a row without its network"
+    if (folder / "pruned").exists():
+        model = load_pruned(folder / "pruned")
+        found["params"] = sum(parameter.numel() for parameter in model.parameters())
+    for name in ("checkpoint.zip", "agent.zip"):
+        if (folder / name).exists():
+            with zipfile.ZipFile(folder / name) as file:
+                assert file.testzip() is None
+                if name == "checkpoint.zip":
+                    assert json.loads(file.read("about.json"))["seed"] == 5
+                    found["checkpoint"] = file.getinfo("rest.pkl").file_size
+    return found
+
+
+def kill_trainings(kills: int, folder: Path) -> None:
+    reference, out = folder / "reference", folder / "out"
+    code, seconds = Fork(main, [*TRAIN, "--out", str(reference)]).end()
+    assert code == 0
+    rng = np.random.default_rng(8)
+    killed = finished = 0
+    saved_before = False
+    while killed < kills:
+        if Fork(main, [*TRAIN, "--out", str(out)]).kill_after(float(rng.uniform(0, seconds))):
+            killed += 1
+        found = whole(out)
+        # Nothing but work since the last checkpoint: once saved, a run is there to be continued.
+        assert not saved_before or "checkpoint" in found or "row" in found
+        saved_before = "checkpoint" in found
+        if "row" in found and not saved_before:
+            same_result(found["row"], reference)
+            finished += 1
+            out = folder / f"out-{finished}"
+    code, _ = Fork(main, [*TRAIN, "--out", str(out)]).end()
+    assert code == 0
+    same_result(whole(out)["row"], reference)
+    assert left_in(out) == left_in(reference) == {"result.json", "pruned", "agent.zip"}
+
+
+def same_result(row: ResultRow, reference: Path) -> None:
+    """A run that was killed and continued ends in what an undisturbed one finds."""
+    expected = ResultRow.from_json((reference / "result.json").read_text())
+    for name in ("counts", "history", "evaluations", "val_accuracy", "params", "macs"):
+        assert getattr(row, name) == getattr(expected, name)
+
+
+def kill_prunings(kills: int, out: Path) -> None:
+    code, seconds = Fork(main, [*PRUNE, "--out", str(out)]).end()
+    assert code == 0
+    expected = whole(out)["params"]
+    rng = np.random.default_rng(9)
+    killed = 0
+    while killed < kills:
+        killed += Fork(main, [*PRUNE, "--out", str(out)]).kill_after(float(rng.uniform(0, seconds)))
+        found = whole(out)
+        assert found.get("params", expected) == expected
+    code, _ = Fork(main, [*PRUNE, "--out", str(out)]).end()
+    assert code == 0
+    assert whole(out)["params"] == whole(out)["row"].params == expected
+    assert left_in(out) == {"result.json", "pruned"}
+
+
+def kill_benchmarks(kills: int, folder: Path) -> None:
+    agents = ["--agents", "uniform,random-search", "--seeds", "25", "--evaluations", "60"]
+    out = folder / "rows.jsonl"
+    arguments = ["agents", *agents, "--out", str(out)]
+    code, seconds = Fork(benchmarks, [*arguments[:-1], str(folder / "reference.jsonl")]).end()
+    assert code == 0
+    expected = {key: told(row) for key, row in read_rows(folder / "reference.jsonl").items()}
+    rng = np.random.default_rng(10)
+    killed = turn = 0
+    known: set[Any] = set()
+    while killed < kills:
+        killed += Fork(benchmarks, arguments).kill_after(float(rng.uniform(0, seconds)))
+        rows = read_rows(out)
+        assert known <= set(rows), "a row was lost"
+        known = set(rows)
+        assert {key: told(row) for key, row in rows.items()}.items() <= expected.items()
+        if len(known) == len(expected):
+            turn, known = turn + 1, set()
+            out = folder / f"rows-{turn}.jsonl"
+            arguments[-1] = str(out)
+    code, _ = Fork(benchmarks, arguments).end()
+    assert code == 0
+    assert {key: told(row) for key, row in read_rows(out).items()} == expected
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def told(row: AgentRow) -> tuple[Any, ...]:
+    """What a row says that does not depend on the clock."""
+    return row.history, row.counts, row.spent, row.failed, row.val_accuracy
+
+
+def test_training_survives_a_few_kills(tmp_path: Path) -> None:
+    kill_trainings(3, tmp_path)
+
+
+def test_pruning_survives_a_few_kills(tmp_path: Path) -> None:
+    kill_prunings(3, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_training_survives_many_kills(tmp_path: Path) -> None:
+    kill_trainings(KILLS["train"], tmp_path)
+
+
+@pytest.mark.slow
+def test_pruning_survives_many_kills(tmp_path: Path) -> None:
+    kill_prunings(KILLS["prune"], tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_comparison_of_agents_survives_many_kills(tmp_path: Path) -> None:
+    kill_benchmarks(KILLS["benchmarks"], tmp_path)
+
+
+def test_the_kills_are_a_hundred() -> None:
+    assert sum(KILLS.values()) == 100
