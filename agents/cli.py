@@ -11,7 +11,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from agents.environment_options import (
 from agents.graph_command import add_graph_command
 from agents.judge import LATENCY_BATCH
 from agents.output import MODEL_NAME, agent_name
+from agents.plugins import extra_commands, run_extra
 from agents.profile_command import add_profile_command
 from agents.registry import Search, agent_names, get_agent
 from agents.result import IncumbentTracker, SearchResult
@@ -56,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done; 1: nothing feasible found; 2: bad input; 3: a file could not be written or read.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    extra = extra_commands()
+    parser = _parser(extra)
+    if arguments and arguments[0] in extra:
+        try:
+            return run_extra(extra[arguments[0]], arguments)
+        except BadInput as error:
+            parser.exit(2, f"cnnprune {arguments[0]}: error: {error}\n")
     options = parser.parse_args(arguments)
     options.command_line = shlex.join(["cnnprune", *arguments])
     try:
@@ -70,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(3, f"cnnprune {options.command}: error: {error}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(extra: Iterable[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cnnprune", description="Search structured prunings of CNNs, and use what was found."
     )
@@ -111,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     tasks.set_defaults(run=_tasks)
     agents = commands.add_parser("agents", help="list the registered agents")
     agents.set_defaults(run=_agents)
+    for name in extra:  # they parse their arguments themselves
+        commands.add_parser(name, help="from another package; see its own --help")
     return parser
 
 

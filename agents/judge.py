@@ -15,7 +15,6 @@ from torch import nn
 from agents.result import SearchResult
 from agents.rows import Provenance, ResultRow
 from pruning_env.env import CNNPruneEnv
-from pruning_env.evaluator import measure
 from pruning_env.latency import interleaved_latency
 from pruning_env.tasks import get_task
 
@@ -38,15 +37,13 @@ class Dense:
 
 
 def judge_dense(env: CNNPruneEnv, settings: Mapping[str, Any], *, open_test: bool) -> Dense:
-    """Judge the unpruned model of `env`, which was made with `settings`; nothing is recovered."""
+    """Judge the unpruned model of `env`, which was made with `settings`; nothing is recovered.
+
+    With `open_test` the evaluator opens its test split once, and counts it.
+    """
     task = get_task(settings["task"])
     model = task.model(settings.get("weights"), settings.get("data_root")).to(env.evaluator.device)
-    test_accuracy = None
-    if open_test:
-        splits = task.load_data(settings.get("data_root"))
-        images = splits.normalised(splits.test, env.evaluator.device)
-        labels = splits.test.labels.to(env.evaluator.device)
-        test_accuracy = measure(model, images, labels, env.evaluator.batch_size).accuracy
+    test_accuracy = env.evaluator.certify_dense().accuracy if open_test else None
     return Dense(model, env.evaluator.dense.accuracy, test_accuracy)
 
 

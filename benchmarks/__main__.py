@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from benchmarks.agents.checks_command import add_checks_commands
 from benchmarks.agents.command import add_agents_command
 from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.soak import add_soak_command
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_commands(commands)
     add_speed_command(commands)
     add_agents_command(commands)
+    add_checks_commands(commands)
     add_soak_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]

@@ -47,7 +47,8 @@ class Report:
         macs: MACs / dense.
         counts: channels kept per group.
         feasible: whether every budget is met.
-        test_openings: how often this evaluator has opened the test split, this time included.
+        test_openings: how often this environment, its forks and copies have opened the test split,
+            this time included.
     """
 
     accuracy: float
@@ -379,6 +380,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         self.action_space = self.dynamics.action.space()
         self.observation_space = self._observation.space()
         self.render_mode = render_mode
+        self._ledger = self.evaluator.ledger  # pickled, so that copies count in the same one
         self._history: tuple[PruningState, ...] = ()  # of this episode, oldest first
         self._arguments = {
             "task": task,
@@ -483,7 +485,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
     @property
     def evaluations(self) -> int:
-        """Evaluations that the evaluator, which forks share, has spent; the cache's are free."""
+        """Evaluations that this environment, its forks and copies have spent; the cache's are free.
+
+        Forks share the cache; a copy begins with an empty one.
+        """
         return self.evaluator.evaluations
 
     @property
@@ -576,6 +581,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         """Build anew from the arguments, then continue the episode."""
         CNNPruneEnv.__init__(self, **episode["_arguments"])
         self.__dict__.update(episode)
+        self.evaluator.share(self._ledger)
 
     def _start(self, options: dict[str, Any] | None) -> PruningState:
         if not options:

@@ -29,11 +29,13 @@ from pruning_env.data import Split, Splits
 from pruning_env.finetuning import FineTuner, FineTuning
 from pruning_env.gates import NotFiniteError
 from pruning_env.importance import importance, taylor_scores
+from pruning_env.ledger import Ledger
 from pruning_env.metrics import LOSS_CAP, Metrics, measure
 from pruning_env.planning import Plan, choose_plan
 from pruning_env.precision import PRECISIONS, arithmetic
 from pruning_env.recovery import RECOVERIES, RECOVERY_NAMES, leave_as_is
 from pruning_env.strategies import Masked, Sliced, Strategy, measure_all
+from pruning_env.vault import Vault
 from pruning_env.weights import Weights
 
 __all__ = ["LOSS_CAP", "STRATEGIES", "Evaluator", "Metrics", "Recovered", "measure"]
@@ -49,7 +51,7 @@ ACCELERATOR_BATCHES = (1024, 4096, 256)
 PLANNING_SECONDS = 1.0
 """No trial of a plan begins after so long; the trials decide what costs every evaluation."""
 
-_MEMORY = ("evaluations", "cache_hits", "_cache", "_trained")
+_MEMORY = ("cache_hits", "_cache", "_trained")
 
 _PROBES = (0.5, 0.2)  # shares of the channels that trial candidates keep; the first is timed
 
@@ -72,21 +74,6 @@ class Recovered:
 
     metrics: Metrics
     weights: Weights | None
-
-
-class _SealedTest:
-    """The one place where the test split is kept; every look goes through `open`, counted."""
-
-    def __init__(self, splits: Splits) -> None:
-        self._splits = replace(
-            splits, search_train=_nothing(splits.test), search_val=_nothing(splits.test)
-        )
-        self.openings = 0
-
-    def open(self) -> tuple[Splits, Split]:
-        """The split, with what normalises it."""
-        self.openings += 1
-        return self._splits, self._splits.test
 
 
 class Evaluator:
@@ -125,7 +112,7 @@ class Evaluator:
         device: As a `torch.device`.
         recovery: As given.
         precision: As given.
-        evaluations: Masks judged on search-val so far, not counting answers from the cache.
+        ledger: What counts evaluations and openings of the test split; copies share it.
         cache_hits: Answers from the cache so far.
 
     Raises:
@@ -169,14 +156,16 @@ class Evaluator:
         self.recovery = recovery
         self.precision = precision
         self._asked = strategy, batch_size
-        self.evaluations = 0
+        self.ledger = Ledger()
         self.cache_hits = 0
 
         self._model = copy.deepcopy(model).to(self.device).eval()
         self._dtype = next(
             (p.dtype for p in self._model.parameters() if p.dtype.is_floating_point), torch.float32
         )
-        self._sealed = _SealedTest(splits)
+        nothing = _nothing(splits.test)
+        only_test = replace(splits, search_train=nothing, search_val=nothing)
+        self._sealed: Vault[Splits] = Vault(only_test, self.ledger)
         self._splits = replace(splits, test=_nothing(splits.test))
         self._val = self._resident(self._splits, splits.search_val)
         self._calibration = self._resident(
@@ -271,9 +260,18 @@ class Evaluator:
             return measure(self._model, *self._val, self.batch_size)
 
     @property
+    def evaluations(self) -> int:
+        """Masks judged on search-val so far, by copies too; answers from the cache are free."""
+        return self.ledger.evaluations
+
+    @property
     def test_openings(self) -> int:
-        """How often the test split was looked at."""
-        return self._sealed.openings
+        """How often the test split was looked at, by copies too."""
+        return self.ledger.test_openings
+
+    def share(self, ledger: Ledger) -> None:
+        """Count in `ledger` from now on: what a copy does with its original's."""
+        self.ledger = self._sealed.ledger = ledger
 
     def evaluate(self, keep: ArrayLike) -> Metrics:
         """Judge one keep mask, (C,) bool, on search-val.
@@ -300,7 +298,7 @@ class Evaluator:
         if fresh:
             judged = self._measure(list(fresh.values()), *self._val)
             answers.update(zip(fresh, judged, strict=True))
-        self.evaluations += len(fresh)
+            self.ledger.judged([metrics.accuracy for metrics in judged])
         self.cache_hits += len(keys) - len(fresh)
         for key in keys:
             self._cache[key] = answers[key]
@@ -333,7 +331,7 @@ class Evaluator:
             known = self._trained.get(key)
             if known is None:
                 known = self._train(mask, start)
-                self.evaluations += 1
+                self.ledger.judged([known.metrics.accuracy])
             else:
                 self.cache_hits += 1
             self._trained[key] = known
@@ -405,10 +403,15 @@ class Evaluator:
 
     def memory(self) -> dict[str, Any]:
         """What was judged so far and what it counted, to be pickled; see `recall`."""
-        return {name: copy.copy(getattr(self, name)) for name in _MEMORY}
+        kept = {name: copy.copy(getattr(self, name)) for name in _MEMORY}
+        return {"evaluations": self.evaluations, **kept}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Go on where an evaluator like this one was when its `memory` was taken."""
+        """Go on where an evaluator like this one was when its `memory` was taken.
+
+        What has been counted stays counted: where that is more, the evaluations stay as they are.
+        """
+        self.ledger.at_least(memory["evaluations"])
         for name in _MEMORY:
             setattr(self, name, copy.copy(memory[name]))
 
@@ -471,12 +474,19 @@ class Evaluator:
         """
         if weights is not None or self.trains:
             model = self.pruned_model(keep, weights)
-            images, labels = self._resident(*self._sealed.open())
             with arithmetic(self.precision, self.device):
-                return measure(model, images, labels, self.batch_size)
+                return measure(model, *self._opened(), self.batch_size)
         mask = self._valid(keep)
-        images, labels = self._resident(*self._sealed.open())
-        return self._measure([mask], images, labels)[0]
+        return self._measure([mask], *self._opened())[0]
+
+    def certify_dense(self) -> Metrics:
+        """Judge the dense network, without recovery, on the test split; counted as `certify` is."""
+        with arithmetic(self.precision, self.device):
+            return measure(self._model, *self._opened(), self.batch_size)
+
+    def _opened(self) -> tuple[torch.Tensor, torch.Tensor]:
+        splits = self._sealed.open()
+        return self._resident(splits, splits.test)
 
     def _resident(self, splits: Splits, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
         """`split` on the device, normalised; 4-D images in channels-last order."""

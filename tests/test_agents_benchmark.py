@@ -19,10 +19,11 @@ import pytest
 from rich.console import Console
 
 from agents.baselines import random_search
+from agents.guests import resolve_agent
 from agents.registry import get_agent
 from agents.rows import Provenance
 from benchmarks.__main__ import main
-from benchmarks.agents.cells import Cell, final_policy, make_env, resolve_agent, run_cell
+from benchmarks.agents.cells import Cell, final_policy, make_env, run_cell
 from benchmarks.agents.figure import plot_agents
 from benchmarks.agents.questions import questions
 from benchmarks.agents.rows import AgentRow, Anchors, FinalPolicy, append_row, read_rows

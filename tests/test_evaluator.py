@@ -324,7 +324,7 @@ def test_only_the_seal_holds_test_images() -> None:
     evaluator = small_evaluator()
     others = {k: v for k, v in vars(evaluator).items() if k != "_sealed"}
     assert others["_splits"].test.images.untyped_storage().nbytes() == 0
-    assert len(evaluator._sealed.open()[1].labels) == len(small_splits().test.labels)
+    assert len(evaluator._sealed.open().test.labels) == len(small_splits().test.labels)
 
 
 def test_images_are_normalised_and_labelled() -> None:

@@ -16,6 +16,7 @@ from agents.checkpoints import Identity
 from agents.registry import get_agent
 from agents.result import IncumbentTracker, SearchResult
 from agents.training import Checkpoints, begin, resume, train
+from pruning_env.ledger import Ledger
 from tests.learners import LEARNERS, env_for, learner_of, same_parameters
 
 EVALUATIONS = 220
@@ -126,6 +127,7 @@ def test_what_a_continued_run_does_depends_on_each_part_that_was_saved(name, par
         env.reset()
     elif part == "memory":
         fresh: Any = env_for(name).unwrapped
+        env.evaluator.share(Ledger())  # recalling alone takes back no evaluation
         env.evaluator.recall(fresh.evaluator.memory())
     elif part == "tracker":
         start.agent.env.envs[0].env.tracker = IncumbentTracker("ppo")

@@ -7,7 +7,6 @@ nothing that an agent says of itself is written down unchecked. Nothing here com
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +14,18 @@ from datetime import datetime, timezone
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 import pruning_env  # noqa: F401  (registers the environments)
-from agents.registry import AgentEntry, Search, get_agent
-from agents.result import SearchResult
+from agents.guests import resolve_agent
+from agents.recording import ViolationCounter
+from agents.result import Search, SearchResult
 from agents.rows import Provenance
+from benchmarks.agents.origin import origin_of
 from benchmarks.agents.rows import AgentRow, Anchors, CellKey, FinalPolicy, settings_text
 from pruning_env.dynamics import PruningState
 from pruning_env.env import CNNPruneEnv
+from pruning_env.evaluator import measure
+from pruning_env.ledger import Meter
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tasks import task_names
 
@@ -31,7 +33,7 @@ from pruning_env.tasks import task_names
 TABULAR = "tabular"
 
 #: Judged together with others, or alone: floating point may turn an image or two.
-_SAME_ACCURACY = 2e-3
+SAME_ACCURACY = 2e-3
 
 
 @dataclass(frozen=True)
@@ -60,39 +62,6 @@ class Cell:
         )
 
 
-def resolve_agent(name: str) -> AgentEntry:
-    """The registered agent of that name, or the function at "module:name".
-
-    Such a function is called as `function(env, evaluations, seed, progress_bar=False)` and returns
-    a `SearchResult`, or a `Search` if a policy is left behind, or None if nothing feasible was
-    found.
-
-    Raises:
-        ValueError: if there is neither; the message says which are registered, or what is missing.
-    """
-    if ":" not in name:
-        return get_agent(name)
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"agent={name!r} cannot be imported: {error}") from error
-    if not callable(function):
-        raise ValueError(f"agent={name!r} is a {type(function).__name__}, which cannot be called")
-
-    def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-        found = function(env, evaluations, seed, progress_bar=progress_bar)
-        if found is None or isinstance(found, SearchResult):
-            return Search(found)
-        if isinstance(found, Search):
-            return found
-        raise TypeError(
-            f"{name} returned a {type(found).__name__}; return a SearchResult, a Search or None"
-        )
-
-    return AgentEntry(name, f"the function {attribute} of {module}", search)
-
-
 def make_env(task: str, settings: Mapping[str, Any]) -> gym.Env:
     """A fresh environment, so that no search profits from what another has evaluated.
 
@@ -117,34 +86,43 @@ def _make(env_id: str, settings: dict[str, Any]) -> gym.Env:
 def run_cell(cell: Cell, provenance: Provenance) -> AgentRow:
     """Search, and describe what was found; an agent that raises gets a row that says so.
 
+    Evaluations are counted for the whole process, so that an agent pays for what it evaluates in
+    copies of its environment, and in environments that it makes itself. So a process runs one cell
+    at a time; what an agent evaluates in other processes is not seen.
+
     Args:
         cell: what to run.
         provenance: of the run that the cell belongs to; the row has its own time.
 
     Raises:
-        ValueError: as `resolve_agent` and `make_env`.
+        ValueError: as `agents.guests.resolve_agent` and `make_env`.
     """
     entry = resolve_agent(cell.agent)
-    env, judge = make_env(cell.task, cell.settings), _core(make_env(cell.task, cell.settings))
-    start = time.perf_counter()
+    judge = core(make_env(cell.task, cell.settings))
+    env = ViolationCounter(make_env(cell.task, cell.settings))
     failed, search = "", Search(None)
-    try:
-        search = entry.search(env, cell.evaluations, cell.seed, False)
-    except Exception as error:  # whatever a guest raises is its result
-        failed = f"{type(error).__name__}: {error}"
-    wall_seconds = time.perf_counter() - start
-    spent = _core(env).evaluations
+    with Meter() as meter:
+        start = time.perf_counter()
+        try:
+            search = entry.search(env, cell.evaluations, cell.seed, False)
+        except Exception as error:  # whatever a guest raises is its result
+            failed = f"{type(error).__name__}: {error}"
+        wall_seconds = time.perf_counter() - start
     env.close()
     result = search.result
-    final = None
+    final, test_accuracy = None, None
     if not failed:
-        failed = _objection(judge, result, spent, cell.evaluations)
+        failed = _objection(judge, result, meter, cell.evaluations)
     if not failed and search.algorithm is not None:
         try:
             final = final_policy(judge, search.algorithm, cell.seed)
         except Exception as error:  # the same guest
             failed = f"final policy: {type(error).__name__}: {error}"
     state = None if failed or result is None else result.state
+    if state is not None:
+        judge.restore(state)
+        test_accuracy = judge.report().accuracy
+    limited = judge.dynamics.constraint.name == "cost"
     return AgentRow(
         agent=cell.agent,
         task=cell.task,
@@ -152,7 +130,7 @@ def run_cell(cell: Cell, provenance: Provenance) -> AgentRow:
         seed=cell.seed,
         seeded=entry.seeded,
         allowed=cell.evaluations,
-        spent=spent,
+        spent=meter.evaluations,
         history=result.history if state is not None and result is not None else (),
         feasible=state is not None,
         counts=None if state is None else tuple(int(count) for count in state.counts),
@@ -162,18 +140,32 @@ def run_cell(cell: Cell, provenance: Provenance) -> AgentRow:
         macs=None if state is None else int(judge.graph.macs(state.keep)),
         macs_ratio=None if state is None else state.macs,
         final=None if failed else final,
-        anchors=_anchors(judge),
+        anchors=anchors_of(judge),
         failed=failed,
         wall_seconds=wall_seconds,
         provenance=dataclasses.replace(
             provenance, created=datetime.now(timezone.utc).isoformat(timespec="seconds")
         ),
+        test_accuracy=test_accuracy,
+        test_openings=meter.test_openings + judge.evaluator.test_openings,
+        cost=None if state is None else cost_of(judge, state),
+        episodes=env.episodes if limited else None,
+        violations=env.violations if limited else None,
+        origin=origin_of(judge, cell.settings),
     )
 
 
-def final_policy(env: CNNPruneEnv, algorithm: BaseAlgorithm, seed: int) -> FinalPolicy:
+def cost_of(env: CNNPruneEnv, state: PruningState) -> float | None:
+    """What an episode that ends in `state` costs; None where the budget is no limit on a cost."""
+    if env.dynamics.constraint.name != "cost":
+        return None
+    return float(env.dynamics.constraint.cost(state.usage, env.dynamics.budgets))
+
+
+def final_policy(env: CNNPruneEnv, algorithm: Any, seed: int) -> FinalPolicy:
     """One episode of the deterministic policy in `env`, which is not the one that was searched."""
-    normaliser = algorithm.get_vec_normalize_env()
+    wrapped = getattr(algorithm, "get_vec_normalize_env", None)  # not every guest's class has it
+    normaliser = None if wrapped is None else wrapped()
     observation, info = env.reset(seed=seed)
     over = False
     while not over:
@@ -183,11 +175,13 @@ def final_policy(env: CNNPruneEnv, algorithm: BaseAlgorithm, seed: int) -> Final
         over = terminated or truncated
     state = env.state()
     counts = tuple(int(count) for count in state.counts)
-    return FinalPolicy(float(info["accuracy"]), bool(info["is_success"]), counts)
+    accuracy, feasible = float(info["accuracy"]), bool(info["is_success"])
+    return FinalPolicy(accuracy, feasible, counts, cost_of(env, state))
 
 
-def _objection(judge: CNNPruneEnv, result: SearchResult | None, spent: int, allowed: int) -> str:
+def _objection(judge: CNNPruneEnv, result: SearchResult | None, meter: Meter, allowed: int) -> str:
     """What is wrong with a result, "" if nothing is."""
+    spent = meter.evaluations
     if spent > allowed:
         return f"spent {spent} of {allowed} evaluations"
     if result is None:
@@ -204,25 +198,35 @@ def _objection(judge: CNNPruneEnv, result: SearchResult | None, spent: int, allo
         return f"incumbent: {error}"
     if not judge.dynamics.feasible(judged):
         return f"incumbent uses {judged.usage}, which does not meet the budget"
-    if abs(judged.latest.accuracy - claimed) > _SAME_ACCURACY:
+    if abs(judged.latest.accuracy - claimed) > SAME_ACCURACY:
         return f"incumbent has accuracy {judged.latest.accuracy}, not {claimed}"
+    for number, accuracy in result.history:
+        if not meter.seen(accuracy, number):
+            return f"history has {accuracy} at {number}, when no network had had that accuracy yet"
     return ""
 
 
 def _judged_again(judge: CNNPruneEnv, state: PruningState) -> PruningState:
-    """`state`, judged by another environment; trained weights cannot be trained again alike."""
-    forgotten = state if state.weights is not None else dataclasses.replace(state, metrics=None)
-    return judge.dynamics.check(forgotten)
+    """`state`, judged by another environment; trained weights are taken as they are."""
+    dynamics, evaluator = judge.dynamics, judge.evaluator
+    if state.weights is None:
+        # A lazy reward would leave it unjudged in the middle of an episode.
+        return dynamics.judge(dynamics.check(dataclasses.replace(state, metrics=None)))
+    network = evaluator.pruned_model(dynamics.check(state).keep, state.weights)
+    images, labels = evaluator.images("search-val")
+    metrics = measure(network, images, labels, evaluator.batch_size)
+    return dataclasses.replace(state, metrics=metrics)
 
 
-def _core(env: gym.Env) -> CNNPruneEnv:
+def core(env: gym.Env) -> CNNPruneEnv:
+    """The environment itself, without wrappers."""
     core = env.unwrapped
     assert isinstance(core, CNNPruneEnv)
     return core
 
 
-def _anchors(env: CNNPruneEnv) -> Anchors | None:
-    """Where every configuration is known."""
+def anchors_of(env: CNNPruneEnv) -> Anchors | None:
+    """Optimum and random policy, where every configuration is known."""
     if not isinstance(env, CNNPruneTabularEnv):
         return None
     return Anchors(env.optimum().accuracy, env.solution.random_accuracy())

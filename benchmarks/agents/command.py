@@ -31,7 +31,8 @@ def add_agents_command(commands: Any) -> None:
         type=_names,
         default=(),
         metavar="A,B",
-        help="registered agents, and functions as module:name (default: all registered)",
+        help="registered agents, and functions and classes as module:name (default: all "
+        "registered)",
     )
     parser.add_argument("--seeds", type=_positive, default=defaults.seeds, help="how many")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the first of them")

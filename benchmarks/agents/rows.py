@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agents.rows import Provenance, check_found
+from benchmarks.agents.origin import Origin
 from pruning_env.files import append_line
 
 
@@ -51,16 +52,20 @@ class FinalPolicy:
         accuracy: search-val accuracy at the end of the episode, in [0, 1].
         feasible: whether it ends within every budget.
         counts: (L,) channels kept.
+        cost: of the episode; None where the budget is no limit on a cost.
     """
 
     accuracy: float
     feasible: bool
     counts: tuple[int, ...]
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
 class AgentRow:
     """One agent, one seed. Accuracies are on search-val and in [0, 1]; None: nothing was found.
+
+    The last fields are None in rows that were written before there were such fields.
 
     Attributes:
         agent: registered name, or "module:name".
@@ -84,6 +89,13 @@ class AgentRow:
             is not what the environment says.
         wall_seconds: of the search.
         provenance: how, where and when.
+        test_accuracy: of the incumbent, on test; looked at when the search was over.
+        test_openings: looks at the test split in all: one of the judge, where there is an
+            incumbent, and those that the search took itself.
+        cost: of the incumbent, where the budget is a limit on a cost; 1 is the limit.
+        episodes: there, those that the search stepped to their end.
+        violations: those of them that ended above the limit.
+        origin: what the result was made from.
     """
 
     agent: str
@@ -106,6 +118,12 @@ class AgentRow:
     failed: str
     wall_seconds: float
     provenance: Provenance
+    test_accuracy: float | None = None
+    test_openings: int | None = None
+    cost: float | None = None
+    episodes: int | None = None
+    violations: int | None = None
+    origin: Origin | None = None
 
     @property
     def key(self) -> CellKey:
@@ -157,8 +175,9 @@ class AgentRow:
 
         Raises:
             json.JSONDecodeError: if the line is not JSON.
-            ValueError: if it is no object with exactly the fields of a row, or says what cannot
-                be, as when it was altered.
+            ValueError: if it is no object with the fields of a row and no others (only those that
+                later versions have added may be missing), or says what cannot be, as when it was
+                altered.
         """
         data = json.loads(line)
         try:
@@ -166,6 +185,7 @@ class AgentRow:
             data["history"] = tuple((int(at), float(best)) for at, best in data["history"])
             data["counts"] = None if data["counts"] is None else tuple(data["counts"])
             data["anchors"] = data["anchors"] and Anchors(**data["anchors"])
+            data["origin"] = Origin(**data["origin"]) if data.get("origin") else None
             if data["final"]:
                 final = {**data["final"], "counts": tuple(data["final"]["counts"])}
                 data["final"] = FinalPolicy(**final)

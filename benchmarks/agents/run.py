@@ -20,9 +20,10 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
+from agents.guests import resolve_agent
 from agents.registry import agent_names
 from agents.rows import provenance
-from benchmarks.agents.cells import TABULAR, Cell, make_env, resolve_agent, run_cell
+from benchmarks.agents.cells import TABULAR, Cell, make_env, run_cell
 from benchmarks.agents.figure import plot_agents
 from benchmarks.agents.rows import AgentRow, append_row, read_rows
 from benchmarks.agents.table import to_markdown

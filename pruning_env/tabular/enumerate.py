@@ -34,6 +34,7 @@ from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
 from pruning_env.evaluator import Evaluator
 from pruning_env.files import atomic_path
+from pruning_env.hashes import splits_hash
 from pruning_env.models import CifarResNet
 from pruning_env.tabular.sweep import Sweep
 from pruning_env.tabular.table import RECOVERIES, Results, Table, ranking_hash, save_table
@@ -89,7 +90,7 @@ def enumerate_table(
         "graph_fingerprint": graph.fingerprint,
         "ranking_sha256": ranking_hash(rank),
         "weights_sha256": _sha256((WEIGHTS_FOLDER / f"{TASK}.safetensors").read_bytes()),
-        "data_sha256": _data_hash(splits),
+        "data_sha256": splits_hash(splits),
     }
 
     prefixes = list(itertools.product(*(w.tolist() for w in widths[:-1])))
@@ -250,13 +251,6 @@ def _compare(
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _data_hash(splits: Splits) -> str:
-    digest = hashlib.sha256()
-    for split in (splits.search_train, splits.search_val, splits.test):
-        digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _git_commit() -> str:

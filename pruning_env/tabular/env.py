@@ -96,8 +96,8 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     ```
 
     `env.unwrapped` has what that of `CNNPrune-v0` has, but no `pruned_model()`, and adds `table`,
-    `optimum(budget)`, `pareto_front(objective)` and `regret(result)`. `report()` gives the test
-    columns.
+    `optimum(budget)`, `pareto_front(objective)` and `regret(result)`. `report()` gives the
+    entries of the test columns, which `table` is without.
 
     ## Vectorized environment
 
@@ -137,11 +137,13 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             )
         check_choice("recovery", recovery, RECOVERIES)
 
-        self.table: Table = load_table()
-        task = get_task(self.table.provenance["task"])
+        table = load_table()
+        task = get_task(table.provenance["task"])
         # No weight is used: the graph is the architecture's.
         self.graph = ChannelGraph.trace(task.model(), task.example_input(), check=False)
-        evaluator = TableEvaluator(self.table, self.graph, recovery)
+        evaluator = TableEvaluator(table, self.graph, recovery)
+        self.table: Table = evaluator.table  # without the test columns, which are sealed
+        self._ledger = evaluator.ledger
         self.evaluator = evaluator  # type: ignore[assignment]
         self.dynamics = PruningDynamics(
             self.graph,
@@ -286,6 +288,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         CNNPruneTabularEnv.__init__(self, **saved["_arguments"])
         states = saved.pop("_episode")
         self.__dict__.update(saved)
+        self.evaluator.share(self._ledger)
         self._history = states
 
     def _ended(self, place: Place) -> bool:

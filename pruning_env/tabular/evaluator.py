@@ -18,12 +18,14 @@ from torch import nn
 from pruning_env.arguments import check_choice
 from pruning_env.channels import ChannelGraph
 from pruning_env.evaluator import Metrics, Recovered
+from pruning_env.ledger import Ledger
 from pruning_env.tabular.table import RECOVERIES, Table
+from pruning_env.vault import Vault
 from pruning_env.weights import Weights
 
 __all__ = ["TableEvaluator"]
 
-_MEMORY = ("evaluations", "cache_hits", "_seen")
+_MEMORY = ("cache_hits", "_seen")
 
 
 class TableEvaluator:
@@ -39,14 +41,13 @@ class TableEvaluator:
 
     Attributes:
         graph: As given.
-        table: As given.
+        table: As given, but without its test columns, which are sealed.
         recovery: As given.
         rank: (C,) the ranking of the table.
         accuracy: (M,) float64, on search-val, of every configuration.
         loss: (M,) float64, on search-val.
-        evaluations: Configurations judged on search-val so far, each counted once.
+        ledger: What counts evaluations and looks at test results; copies share it.
         cache_hits: Answers that were repeats.
-        test_openings: How often test results were asked for, by `certify`.
         trains: False: no recovery in the table trains.
         device: The CPU.
 
@@ -60,17 +61,32 @@ class TableEvaluator:
     def __init__(self, table: Table, graph: ChannelGraph, recovery: str = "bn") -> None:
         check_choice("recovery", recovery, RECOVERIES)
         table.check(graph)
-        self.table = table
+        self.table = table.without_test()
         self.graph = graph
         self.recovery = recovery
         self.rank = graph.rank(table.scores)
         results = table.results[recovery]
         self.accuracy = results.val_correct / table.val_images
         self.loss = results.val_loss.astype(np.float64)
-        self.evaluations = 0
+        self.ledger = Ledger()
         self.cache_hits = 0
-        self.test_openings = 0
+        columns = results.test_correct, results.test_loss
+        self._sealed: Vault[Any] = Vault(columns, self.ledger)
         self._seen = np.zeros(table.size, dtype=np.bool_)
+
+    @property
+    def evaluations(self) -> int:
+        """Configurations judged on search-val so far, by copies too; each is counted once."""
+        return self.ledger.evaluations
+
+    @property
+    def test_openings(self) -> int:
+        """How often test results were asked for, by `certify`, of copies too."""
+        return self.ledger.test_openings
+
+    def share(self, ledger: Ledger) -> None:
+        """Count in `ledger` from now on: what a copy does with its original's."""
+        self.ledger = self._sealed.ledger = ledger
 
     @property
     def dense(self) -> Metrics:
@@ -111,23 +127,26 @@ class TableEvaluator:
             self.cache_hits += 1
         else:
             self._seen[place] = True
-            self.evaluations += 1
+            self.ledger.judged((self.accuracy.item(place),))
         return self._metrics(place)
 
     def look_up_many(self, places: NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
         """(N,) accuracies and (N,) losses at indices (N,), counted as `look_up` would."""
         fresh = np.unique(places[~self._seen[places]])
         self._seen[fresh] = True
-        self.evaluations += fresh.size
+        if fresh.size:
+            self.ledger.judged(self.accuracy[fresh].tolist())
         self.cache_hits += places.size - fresh.size
         return self.accuracy[places], self.loss[places]
 
     def memory(self) -> dict[str, Any]:
         """What was judged so far and what it counted; see `Evaluator.memory`."""
-        return {name: copy.copy(getattr(self, name)) for name in _MEMORY}
+        kept = {name: copy.copy(getattr(self, name)) for name in _MEMORY}
+        return {"evaluations": self.evaluations, **kept}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Go on where an evaluator of the same table was when its `memory` was taken."""
+        """Go on where an evaluator of the same table was; see `Evaluator.recall`."""
+        self.ledger.at_least(memory["evaluations"])
         for name in _MEMORY:
             setattr(self, name, copy.copy(memory[name]))
 
@@ -147,12 +166,8 @@ class TableEvaluator:
     def certify(self, keep: ArrayLike, weights: Weights | None = None) -> Metrics:
         """The test results of a keep mask, for final reports; each call is counted."""
         place = self._place(keep)
-        self.test_openings += 1
-        results = self.table.results[self.recovery]
-        return Metrics(
-            int(results.test_correct[place]) / self.table.test_images,
-            float(results.test_loss[place]),
-        )
+        correct, loss = self._sealed.open()
+        return Metrics(int(correct[place]) / self.table.test_images, float(loss[place]))
 
     def pruned_model(self, keep: ArrayLike, weights: Weights | None = None) -> nn.Module:
         """There is none.

@@ -7,6 +7,7 @@ the caller has. Knows nothing of episodes, budgets or rewards.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -108,6 +109,20 @@ class Table:
     def test_images(self) -> int:
         """Test images that each configuration was judged on."""
         return int(self.provenance["splits"]["test"])
+
+    def without_test(self) -> Table:
+        """The same table with empty test columns, (0,): copies, for a view leads to the whole."""
+        return dataclasses.replace(
+            self,
+            results={
+                recovery: dataclasses.replace(
+                    results,
+                    test_correct=results.test_correct[:0].copy(),
+                    test_loss=results.test_loss[:0].copy(),
+                )
+                for recovery, results in self.results.items()
+            },
+        )
 
     def index(self, counts: Any) -> np.ndarray:
         """(...) int64 places of channel counts (..., L).

@@ -186,11 +186,17 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def __getstate__(self) -> dict[str, Any]:
         """The arguments and the episodes; the table is loaded again."""
         states = None if self._now is None else self.states()
-        return {"num_envs": self.num_envs, "arguments": self._arguments, "states": states}
+        return {
+            "num_envs": self.num_envs,
+            "arguments": self._arguments,
+            "states": states,
+            "ledger": self.evaluator.ledger,
+        }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """Build anew from the arguments, then continue the episodes."""
         CNNPruneTabularVectorEnv.__init__(self, saved["num_envs"], **saved["arguments"])
+        self.evaluator.share(saved["ledger"])
         if saved["states"] is not None:
             self.reset()
             for slot, state in enumerate(saved["states"]):
