@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.agents.command import add_agents_command
+from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.speed.command import add_speed_command
 from benchmarks.zoo.command import add_commands
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_commands(commands)
     add_speed_command(commands)
     add_agents_command(commands)
+    add_constrained_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
