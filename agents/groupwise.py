@@ -33,6 +33,10 @@ class GroupEncoder(nn.Module):
         groups: L, number of groups.
         group_features: F, columns of the table.
         hidden: H, width of the embeddings.
+        padded: whether the last number of a row says, by 1 or 0, if there is such a group, as
+            `pruning_env.wrappers.PadGroups` writes it; it is counted in `group_features`. Absent
+            groups have no part in the pool, and embeddings of 0. The weights are of the same shapes
+            as for unpadded rows, and give the same.
 
     Raises:
         ValueError: if the observation is too short for a table of that size, or no vector.
@@ -44,6 +48,7 @@ class GroupEncoder(nn.Module):
         groups: int,
         group_features: int = len(GROUP_FEATURES),
         hidden: int = 32,
+        padded: bool = False,
     ) -> None:
         super().__init__()
         table = groups * group_features
@@ -54,7 +59,8 @@ class GroupEncoder(nn.Module):
                 f"{groups} groups · {group_features} group_features = {table} numbers"
             )
         self.groups, self.group_features, self.hidden = groups, group_features, hidden
-        inputs = group_features + shape[0] - table
+        self.padded = padded
+        inputs = group_features - padded + shape[0] - table
         self.rows = nn.Sequential(
             nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )
@@ -65,14 +71,36 @@ class GroupEncoder(nn.Module):
         size = self.groups * self.group_features
         table = observations[:, :size].reshape(-1, self.groups, self.group_features)
         overall = observations[:, None, size:].expand(-1, self.groups, -1)
+        present = self.present(observations)
+        if present is not None:
+            table = table[:, :, :-1]
         rows = self.rows(torch.cat([table, overall], dim=2))
-        context = pool(rows)[:, None].expand(-1, self.groups, -1)
-        return self.joint(torch.cat([rows, context], dim=2))
+        context = pool(rows, present)[:, None].expand(-1, self.groups, -1)
+        embeddings = self.joint(torch.cat([rows, context], dim=2))
+        return embeddings if present is None else embeddings * present
+
+    def present(self, observations: torch.Tensor) -> torch.Tensor | None:
+        """(N, L, 1) of 0 and 1, which groups there are in (N, D); None where all are."""
+        if not self.padded:
+            return None
+        size = self.groups * self.group_features
+        rows = observations[:, :size].reshape(-1, self.groups, self.group_features)
+        return (rows[:, :, -1:] > 0.5).to(observations.dtype)
 
 
-def pool(embeddings: torch.Tensor) -> torch.Tensor:
-    """Mean and maximum over the groups: (N, 2 · H) of (N, L, H), whatever their order."""
-    return torch.cat([embeddings.mean(dim=1), embeddings.amax(dim=1)], dim=1)
+def pool(embeddings: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean and maximum over the groups: (N, 2 · H) of (N, L, H), whatever their order.
+
+    Args:
+        embeddings: (N, L, H).
+        present: (N, L, 1) of 0 and 1, which of the groups count, at least one each; None: all.
+    """
+    if present is None:
+        return torch.cat([embeddings.mean(dim=1), embeddings.amax(dim=1)], dim=1)
+    mean = (embeddings * present).sum(dim=1) / present.sum(dim=1).clamp(min=1.0)
+    largest = embeddings.masked_fill(present < 0.5, -torch.inf).amax(dim=1)
+    # Without any group, as in an observation of zeros that only probes shapes, there is no maximum.
+    return torch.cat([mean, largest.nan_to_num(neginf=0.0)], dim=1)
 
 
 class GroupwiseExtractor(BaseFeaturesExtractor):
@@ -87,6 +115,7 @@ class GroupwiseExtractor(BaseFeaturesExtractor):
         group_features: columns of the group table.
         hidden: H, width of the embeddings.
         pooled: whether to leave out the single groups.
+        padded: as in `GroupEncoder`.
     """
 
     def __init__(
@@ -96,15 +125,16 @@ class GroupwiseExtractor(BaseFeaturesExtractor):
         group_features: int = len(GROUP_FEATURES),
         hidden: int = 32,
         pooled: bool = False,
+        padded: bool = False,
     ) -> None:
         super().__init__(observation_space, (2 if pooled else groups + 2) * hidden)
-        self.encoder = GroupEncoder(observation_space, groups, group_features, hidden)
+        self.encoder = GroupEncoder(observation_space, groups, group_features, hidden, padded)
         self.pooled = pooled
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Features (N, (L + 2) · H), or (N, 2 · H) if pooled, of observations (N, D)."""
         embeddings = self.encoder(observations)
-        summary = pool(embeddings)
+        summary = pool(embeddings, self.encoder.present(observations))
         return summary if self.pooled else torch.cat([embeddings.flatten(1), summary], dim=1)
 
 
@@ -123,10 +153,12 @@ class _ActorAndCritic(nn.Module):
         return self.forward_actor(features), self.forward_critic(features)
 
     def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(self.actor(features)).squeeze(2)
+        means = self.head(self.actor(features))
+        present = self.actor.present(features)
+        return (means if present is None else means * present).squeeze(2)
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
-        return pool(self.critic(features))
+        return pool(self.critic(features), self.critic.present(features))
 
 
 class GroupwiseActorCriticPolicy(ActorCriticPolicy):
@@ -143,6 +175,8 @@ class GroupwiseActorCriticPolicy(ActorCriticPolicy):
         lr_schedule: learning rate.
         group_features: columns of the group table.
         hidden: width of the embeddings, of actor and critic each.
+        padded: as in `GroupEncoder`. The mean actions of absent groups are 0. What is drawn for
+            them moves nothing, so to learning it is noise without direction.
         **keywords: as in SB3's `ActorCriticPolicy`; `net_arch` has no effect.
     """
 
@@ -154,9 +188,10 @@ class GroupwiseActorCriticPolicy(ActorCriticPolicy):
         *,
         group_features: int = len(GROUP_FEATURES),
         hidden: int = 32,
+        padded: bool = False,
         **keywords: Any,
     ) -> None:
-        self.group_features, self.hidden = group_features, hidden
+        self.group_features, self.hidden, self.padded = group_features, hidden, padded
         super().__init__(observation_space, action_space, lr_schedule, **keywords)
 
     def _build_mlp_extractor(self) -> None:
@@ -165,6 +200,7 @@ class GroupwiseActorCriticPolicy(ActorCriticPolicy):
             int(self.action_space.shape[0]),  # type: ignore[index]
             group_features=self.group_features,
             hidden=self.hidden,
+            padded=self.padded,
         )
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -184,4 +220,5 @@ class GroupwiseActorCriticPolicy(ActorCriticPolicy):
             **super()._get_constructor_parameters(),
             "group_features": self.group_features,
             "hidden": self.hidden,
+            "padded": self.padded,
         }

@@ -84,8 +84,9 @@ class PPOLagrangian(PPO):
     by the standard deviation of A_r; were A_r alone divided, then λ would have to grow without
     bounds while the policy narrows. A_c is centred and never divided by its own spread. `price` is
     the Lagrange multiplier of the problem as it stands, λ · S / d: the reward that one more unit of
-    cost would buy. With `normalize_advantage=False`, S = 1; with it, `price` is biased a little,
-    since mini-batches then count the more the less their rewards scatter.
+    cost would buy. With `normalize_advantage=False`, S = 1. The controller moves `price` with every
+    rollout, and a policy follows late: a mean over the last part of a long `history` is near the
+    problem's multiplier, while a run of a few dozen rollouts ends a fifth or so off.
 
     Defaults. What is PPO's keeps PPO's default, `gamma=0.99` included; for short episodes with
     everything at their end, as in pruning, `gamma=1.0` is right. `cost_gamma=1.0`, because the

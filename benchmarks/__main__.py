@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks.agents.checks_command import add_checks_commands
 from benchmarks.agents.command import add_agents_command
+from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.soak import add_soak_command
 from benchmarks.speed.command import add_speed_command
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_speed_command(commands)
     add_agents_command(commands)
     add_checks_commands(commands)
+    add_constrained_command(commands)
     add_soak_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]

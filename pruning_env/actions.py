@@ -160,15 +160,22 @@ class ActionKind(Protocol):
     Attributes:
         free: whether an action itself says how much goes, anything from nothing to all, instead of
             only how the environment's step size is spread.
+        turns: whether each step is one group's, in the order of the groups.
     """
 
     free: bool
+    turns: bool
 
     def space(self) -> spaces.Space[np.ndarray]:
         """A fresh Gymnasium space of the raw actions."""
 
-    def parse(self, action: Any) -> np.ndarray:
-        """Check a raw action; return it as (L,) float64 in [-1, 1]. `ValueError` if it is bad."""
+    def parse(self, action: Any, step: int = 0) -> np.ndarray:
+        """Check a raw action; return it as (L,) float64 in [-1, 1]. `ValueError` if it is bad.
+
+        Args:
+            action: raw action.
+            step: steps taken before it.
+        """
 
     def asks(self, action: np.ndarray, usual: int, available: np.ndarray) -> int:
         """How many channels the action wants to go in all; may be more than there are.
@@ -199,6 +206,8 @@ class BoxAction:
         sizes: (L,) number of channels of each group in the dense network.
     """
 
+    turns = False
+
     def __init__(self, sizes: np.ndarray) -> None:
         self.sizes = np.asarray(sizes, dtype=np.int64)
 
@@ -206,7 +215,7 @@ class BoxAction:
         """`Box(-1, 1, (L,), float32)`: symmetric and normalised, as stock agents expect."""
         return spaces.Box(-1.0, 1.0, (self.sizes.size,), np.float32)
 
-    def parse(self, action: Any) -> np.ndarray:
+    def parse(self, action: Any, step: int = 0) -> np.ndarray:
         """Return `action` as (L,) float64 in [-1, 1].
 
         Numbers beyond the box are clipped, ±inf included: an agent with an unsquashed Gaussian
@@ -229,8 +238,12 @@ class BoxAction:
             raise ValueError(f"action is NaN at index {where}; give {expected}")
         return np.clip(values.astype(np.float64), -1.0, 1.0)
 
-    def parse_many(self, actions: Any) -> np.ndarray:
+    def parse_many(self, actions: Any, steps: np.ndarray | None = None) -> np.ndarray:
         """`parse` for each of N raw actions, as (N, L) float64 in [-1, 1].
+
+        Args:
+            actions: raw actions.
+            steps: (N,) steps taken before each; None for none.
 
         Raises:
             ValueError: as `parse`, naming the action's place as `slot`, or not one per slot.
@@ -316,6 +329,67 @@ class RatioAction(BoxAction):
         return 0.5 * (1.0 + action) * available
 
 
+class LayerwiseAction(RatioAction):
+    """`action="layerwise"`: one number, for one group; the groups take turns, in their order.
+
+    AMC's order (arXiv 1802.03494): the k-th step of an episode is the k-th group's, so an episode
+    of L steps visits each group once. The number says what `ratio` says of a group: the fraction
+    `(1 + action) / 2` of what it holds above its floor goes.
+
+    Args:
+        sizes: (L,) number of channels of each group in the dense network.
+    """
+
+    turns = True
+
+    def __init__(self, sizes: np.ndarray) -> None:
+        super().__init__(sizes)
+        self._number = BoxAction(self.sizes[:1])
+
+    def space(self) -> spaces.Box:
+        """`Box(-1, 1, (1,), float32)`."""
+        return self._number.space()
+
+    def parse(self, action: Any, step: int = 0) -> np.ndarray:
+        """(L,) float64: the number where its group is, and -1, which is nothing, elsewhere.
+
+        Raises:
+            ValueError: as in the other kinds.
+        """
+        return self._placed(self._number.parse(action)[None], np.array([step]))[0]
+
+    def parse_many(self, actions: Any, steps: np.ndarray | None = None) -> np.ndarray:
+        """`parse` for each of N raw actions; see `BoxAction.parse_many`."""
+        numbers = self._number.parse_many(actions)
+        if steps is None:
+            steps = np.zeros(len(numbers), dtype=np.int64)
+        if len(steps) != len(numbers):
+            raise ValueError(
+                f"actions: {len(numbers)} given for {len(steps)} states; give one each"
+            )
+        return self._placed(numbers, steps)
+
+    def _placed(self, numbers: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        turn = steps[:, None] == np.arange(self.sizes.size)
+        return np.where(turn, numbers, -1.0)
+
+
+def split_by_turns(
+    kind: ActionKind, step: int, left: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(L,) units that a step can take, and, where groups take turns, those that are left for later.
+
+    Args:
+        kind: how actions are split.
+        step: steps taken before it.
+        left: (L,) units that each group can give.
+    """
+    if not kind.turns:
+        return left, None
+    places = np.arange(left.size)
+    return np.where(places == step, left, 0), np.where(places > step, left, 0)
+
+
 class CountsAction:
     """`action="counts"`: how many units each group is to keep above its floor.
 
@@ -328,6 +402,7 @@ class CountsAction:
     """
 
     free = True
+    turns = False
 
     def __init__(self, sizes: np.ndarray, round_to: int = 1) -> None:
         sizes = np.asarray(sizes, dtype=np.int64)
@@ -337,7 +412,7 @@ class CountsAction:
         """`MultiDiscrete`: per group 0, its floor, to all units that it can lose, dense."""
         return spaces.MultiDiscrete(self._removable + 1)
 
-    def parse(self, action: Any) -> np.ndarray:
+    def parse(self, action: Any, step: int = 0) -> np.ndarray:
         """Return `action` as (L,) float64: from -1, dense, to 1, the floor.
 
         Raises:
@@ -376,6 +451,7 @@ _ACTIONS: dict[str, Callable[[np.ndarray, float, int], ActionKind]] = {
     "distribution": lambda sizes, logit_scale, _: DistributionAction(sizes, logit_scale),
     "ratio": lambda sizes, _scale, _round: RatioAction(sizes),
     "counts": lambda sizes, _, round_to: CountsAction(sizes, round_to),
+    "layerwise": lambda sizes, _scale, _round: LayerwiseAction(sizes),
 }
 
 

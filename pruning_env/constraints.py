@@ -23,13 +23,13 @@ class Course:
 
     Attributes:
         asked: units that the action asks for; may be more than are left.
-        usual: most units that an action can ask for in any later step.
-        left: units above the floors.
+        later: most units that all later steps of an episode of `max_steps` can take.
+        left: units above the floors that this step and the later ones can take.
         meets: whether all budgets are met after so many units, 0 to `left`. May be expensive.
     """
 
     asked: int
-    usual: int
+    later: int
     left: int
     meets: Callable[[int], bool]
 
@@ -73,6 +73,8 @@ class Constraint:
 
     name: ClassVar[str] = "terminate"
     needs_max_steps: ClassVar[bool] = False
+    #: Whether a step may go another number of units than its action asks for.
+    steers: ClassVar[bool] = False
 
     def __init__(self, max_steps: int | None = None) -> None:
         if max_steps is None and self.needs_max_steps:
@@ -115,6 +117,7 @@ class Project(Constraint):
     """
 
     name = "project"
+    steers = True
 
     def units(self, course: Course, step: int) -> int:
         """As many as asked, but no more than are needed; in the last step as many as needed."""
@@ -127,26 +130,26 @@ class Wall(Constraint):
     """`constraint="wall"`: like `terminate`, but no step may put the budgets out of reach.
 
     AMC's bound on actions (arXiv 1802.03494), where a layer may keep only what the layers after it
-    can make up for. Here steps take the layers' place. With r steps left after this one and at most
-    m units in each of them (see `Course.usual`), a step removes the units that its action asks for,
-    or, if that is more, n - r * m, where n are the fewest that meet all budgets along this action.
-    In the last step r is 0. Later steps may go other ways than this one, so the bound is judged
-    anew in each. An episode ends when all budgets are met, so after at most `max_steps`, and it
-    ends feasible whatever the actions were, unless even the floors are above a budget. Where
-    actions ask for enough, this is `terminate`; a step never removes less than asked.
+    can make up for. Here steps take the layers' place. With at most m units in all steps after this
+    one (see `Course.later`), a step removes the units that its action asks for, or, if that is
+    more, n - m, where n are the fewest that meet all budgets along this action. In the last step m
+    is 0. Later steps may go other ways than this one, so the bound is judged anew in each. An
+    episode ends when all budgets are met, so after at most `max_steps`, and it ends feasible
+    whatever the actions were, unless even the floors are above a budget. Where actions ask for
+    enough, this is `terminate`; a step never removes less than asked.
     """
 
     name = "wall"
+    steers = True
     needs_max_steps = True
 
     def units(self, course: Course, step: int) -> int:
         """As many as asked, or more where the later steps could not make up for it."""
-        assert self.max_steps is not None
-        later = course.usual * max(0, self.max_steps - step)
-        reach = course.asked + later
+        del step
+        reach = course.asked + course.later
         if reach >= course.left or course.meets(reach):
             return course.asked
-        return course.fewest(reach, course.left) - later
+        return course.fewest(reach, course.left) - course.later
 
 
 class Cost(Constraint):

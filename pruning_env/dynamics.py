@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pruning_env.actions import split_by_turns
 from pruning_env.arguments import check_count, check_fraction, check_positive
 from pruning_env.constraints import Course, make_constraint
 from pruning_env.rewards import Outcome, Reward, RewardFunction, accuracy_change
@@ -99,6 +100,16 @@ class PruningDynamics:
                 "max_steps=None is not allowed with an action that may remove nothing, such as "
                 "'ratio'; give an integer of at least 1"
             )
+        if action.turns and max_steps != len(graph.groups):
+            raise ValueError(
+                f"max_steps={max_steps} is not allowed where groups take turns; give "
+                f"{len(graph.groups)}, the number of groups"
+            )
+        if action.turns and constraint == "project":
+            raise ValueError(
+                "constraint='project' is not allowed where groups take turns: its last step could "
+                "only take from the last group; give 'wall'"
+            )
         self.graph = graph
         self.evaluator = evaluator
         self.budgets = budgets
@@ -153,22 +164,26 @@ class PruningDynamics:
         Raises:
             ValueError: a bad action; see the action kind's `parse`.
         """
-        parsed = self.action.parse(action)
-        left, given = self.units.left(state.counts), self.units.given(state.counts)
+        parsed = self.action.parse(action, state.step)
+        left, reserve = split_by_turns(self.action, state.step, self.units.left(state.counts))
+        given = self.units.given(state.counts)
         most = int(left.sum())
+        spare = 0 if reserve is None else int(reserve.sum())
 
         @functools.cache
-        def after(units: int) -> tuple[np.ndarray, np.ndarray, Reading]:
+        def after(units: int, reserved: bool = False) -> tuple[np.ndarray, np.ndarray, Reading]:
             taken = self.action.split(parsed, units, left, given)
+            if reserved and reserve is not None:
+                taken = taken + reserve
             counts = self.units.take(state.counts, taken)
             keep = self.graph.keep_top(self.rank, counts)
             return counts, keep, Reading(self.gauge, keep, state.weights)
 
         course = Course(
             asked=self.action.asks(parsed, self._units_per_step, left),
-            usual=most if self.action.free else self._units_per_step,
-            left=most,
-            meets=lambda units: after(units)[2].feasible,
+            later=self.later(state.step + 1, most) if reserve is None else spare,
+            left=most + spare,
+            meets=lambda units: after(units - spare, spare > 0)[2].feasible,
         )
         units = self.constraint.units(course, state.step + 1)
         every = self.sensitivity_every
@@ -195,6 +210,16 @@ class PruningDynamics:
         if self._ranked_by_taylor:
             return self.scores
         return self.evaluator.sensitivity(self.graph.full())
+
+    def later(self, step: int, most: int) -> int:
+        """Most units that an episode's steps after the `step`-th can take, of `most` that are left.
+
+        Where groups take turns, it is what the later groups hold instead.
+        """
+        horizon = self.constraint.max_steps
+        if horizon is None:
+            return 0
+        return max(0, horizon - step) * (most if self.action.free else self._units_per_step)
 
     def judge(self, state: PruningState) -> PruningState:
         """The same state with its search-val metrics; one evaluation unless it has them."""

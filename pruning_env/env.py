@@ -87,6 +87,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `distribution` | logit of its share of the step's channels (default)                         |
     | `ratio`        | -1 removes nothing, +1 all above the floor, 0 half of it; needs `max_steps` |
     | `counts`       | units of `round_to` it keeps above its floor at most; needs `max_steps`     |
+    | `layerwise`    | as `ratio`, for the group whose turn it is; `max_steps` must be L           |
 
     By `distribution`, group `l` gives the share `p_l ∝ size_l * exp(logit_scale * action_l)` of the
     step's channels, so the zero action prunes all groups by the same ratio. Shares are rounded to
@@ -99,6 +100,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     to the largest remainders. With `max_steps=1` it prunes in one shot. Where a constraint wants
     more or less removed, all fractions grow or shrink together, up to 1. `counts` says the same by
     whole numbers: a group loses what it holds beyond its number.
+
+    By `layerwise` the space is `Box(-1, 1, (1,), float32)`: the k-th step is the k-th group's, as
+    in AMC. Each group has one more feature, `turn`, which marks the group that is next. By `wall`,
+    a group loses at least what those after it could not make up for; `project` is not allowed.
 
     Numbers outside the box, ±inf included, are clipped. NaN, a wrong shape, a non-numeric dtype or
     a number outside `MultiDiscrete` raises `ValueError` and leaves the environment as it was.
@@ -375,6 +380,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             self.dynamics.scores,
             self.dynamics.units.floors,
             max_steps,
+            self.dynamics.action.turns,
         )
 
         self.action_space = self.dynamics.action.space()

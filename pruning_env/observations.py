@@ -95,6 +95,10 @@ def _last_action(scene: Scene) -> np.ndarray:
     return scene.state.last_action
 
 
+def _turn(scene: Scene) -> np.ndarray:
+    return (np.arange(scene.state.counts.size) == scene.state.step).astype(np.float64)
+
+
 def _accuracy(scene: Scene) -> np.ndarray:
     return np.array([scene.metrics.accuracy])
 
@@ -155,6 +159,9 @@ GLOBAL_FEATURES: tuple[Feature, ...] = (
 )
 """After the last group; `over_budget` once per budget, in the budget's order."""
 
+TURN = Feature("turn", 0, 1, "whether the next step is the group's", _turn)
+"""One more group feature, the last, where groups take turns."""
+
 STEPS_LEFT = Feature("steps_left", 0, 1, "share of `max_steps` that is left", _steps_left)
 """One more global, the last, where episodes have a `max_steps`: there, what a step does or what a
 state is worth depends on it."""
@@ -186,6 +193,7 @@ class Table:
             with that instead.
         floors: (L,) the fewest channels that each group can keep.
         max_steps: steps of an episode at most, or None.
+        turns: whether each step is one group's.
 
     Attributes:
         names: what each entry is: `"<group>/<feature>"` row by row, then the global names
@@ -199,6 +207,7 @@ class Table:
         scores: np.ndarray,
         floors: np.ndarray,
         max_steps: int | None = None,
+        turns: bool = False,
     ) -> None:
         self._graph = graph
         self._budgets = budgets
@@ -206,15 +215,16 @@ class Table:
         self._floors = floors
         self._max_steps = max_steps
         self._globals = GLOBAL_FEATURES if max_steps is None else (*GLOBAL_FEATURES, STEPS_LEFT)
+        self._columns = (*GROUP_FEATURES, TURN) if turns else GROUP_FEATURES
         tail = [(f, name) for f in self._globals for name in self._global_names(f)]
         self.names: tuple[str, ...] = (
-            *(f"{group.name}/{f.name}" for group in graph.groups for f in GROUP_FEATURES),
+            *(f"{group.name}/{f.name}" for group in graph.groups for f in self._columns),
             *(name for _, name in tail),
         )
         rows = (len(graph.groups), 1)
         self._group_bounds = tuple(
             np.tile(np.array(bound, dtype=np.float32), rows)
-            for bound in ([f.low for f in GROUP_FEATURES], [f.high for f in GROUP_FEATURES])
+            for bound in ([f.low for f in self._columns], [f.high for f in self._columns])
         )
         self._global_bounds = tuple(
             np.array(bound, dtype=np.float32)
@@ -236,7 +246,7 @@ class Table:
             state.latest,
             self._max_steps,
         )
-        groups = np.stack([f.compute(scene) for f in GROUP_FEATURES], axis=1)
+        groups = np.stack([f.compute(scene) for f in self._columns], axis=1)
         tail = np.concatenate([f.compute(scene) for f in self._globals])
         # Clipped: sums that are 1 up to rounding, and measured budgets above the dense network's.
         return (
@@ -304,10 +314,11 @@ def make_observation(
     scores: np.ndarray,
     floors: np.ndarray,
     max_steps: int | None = None,
+    turns: bool = False,
 ) -> ObservationKind:
     """The observation kind `name` for states of `graph`; the rest as in `Table`."""
     check_choice("observation", name, _OBSERVATIONS)
-    return _OBSERVATIONS[name](graph, budgets, scores, floors, max_steps)
+    return _OBSERVATIONS[name](graph, budgets, scores, floors, max_steps, turns)
 
 
 def stack(observations: Sequence[Observation]) -> Observation:

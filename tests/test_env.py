@@ -523,7 +523,7 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("budget", {}, "macs, params"),
         ("budget", 0.25, "macs, params"),
         ("reward", "acc", "accuracy_change"),
-        ("action", "layers", "counts, distribution, ratio"),
+        ("action", "layers", "counts, distribution, layerwise, ratio"),
         ("observation", "table", "dict, flat"),
         ("importance", "magnitude", "taylor"),
         ("recovery", "retrain", "bn, finetune, none"),

@@ -19,7 +19,6 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from agents import RLPruner
 from agents.baselines import random_search, uniform
-from pruning_env.actions import make_action
 from pruning_env.budgets import parse_budget
 from pruning_env.dynamics import PruningDynamics
 from pruning_env.env import CNNPruneEnv
@@ -37,6 +36,14 @@ VARIANTS: list[dict[str, Any]] = [
     {"recovery": "none", "budget": {"macs": 0.3}},
     {"budget": {"params": 0.3, "macs": 0.2}, "channels_per_step": 0.2, "reward": "rl_pruner"},
     {"budget": {"params": 0.0001}, "channels_per_step": 0.3, "reward": "amc", "logit_scale": 0.5},
+    {"max_steps": 4, "channels_per_step": 0.1},
+    {"constraint": "cost", "max_steps": 3, "action": "ratio", "reward": "final"},
+    {"constraint": "cost", "max_steps": 5, "budget": {"params": 0.3, "macs": 0.6}},
+    {"constraint": "wall", "max_steps": 4, "action": "ratio"},
+    {"constraint": "wall", "max_steps": 8, "channels_per_step": 0.1},
+    {"constraint": "cost", "max_steps": 6, "action": "layerwise", "reward": "final"},
+    {"constraint": "wall", "max_steps": 6, "action": "layerwise", "budget": {"macs": 0.2}},
+    {"constraint": "project", "max_steps": 2, "reward": "final", "budget": {"macs": 0.3}},
 ]
 
 
@@ -63,10 +70,12 @@ def real_over_table(**arguments):
         env.graph,
         env.evaluator,
         parse_budget(settings.get("budget")),
-        make_action("distribution", env.graph.sizes, settings["logit_scale"]),
+        old.action,
         channels_per_step=settings["channels_per_step"],
         round_to=load_table().round_to,
         reward=old.reward,
+        constraint=old.constraint.name,
+        max_steps=old.constraint.max_steps,
     )
     assert np.array_equal(env.dynamics.scores, load_table().scores)
     return env

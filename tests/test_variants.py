@@ -33,6 +33,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "counts": {"action": "counts", "max_steps": 3, "constraint": "wall"},
     "counts-project": {"action": "counts", "max_steps": 1, "constraint": "project", "round_to": 8},
     "ratio-cost": {"action": "ratio", "constraint": "cost", "max_steps": 2},
+    "layerwise": {"action": "layerwise", "max_steps": 6},
+    "layerwise-wall": {"action": "layerwise", "max_steps": 6, "constraint": "wall", "round_to": 4},
+    "layerwise-cost": {"action": "layerwise", "max_steps": 6, "constraint": "cost"},
     "final": {"reward": "final", "channels_per_step": 0.3},
     "final-wall": {"reward": "final", "constraint": "wall", "max_steps": 3},
     "final-finetune": {
@@ -135,7 +138,7 @@ def test_slots_equal_single_environments_under_gymnasiums_own_vectoriser(vectori
     assert same(ours.reset(seed=3), theirs.reset(seed=3))
     ours.action_space.seed(3)
     ended = 0
-    for _ in range(5):
+    for _ in range(8):
         actions = ours.action_space.sample()
         first, second = ours.step(actions), theirs.step(actions)
         ended += int(first[2].sum())

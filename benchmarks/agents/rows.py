@@ -11,7 +11,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -205,7 +205,14 @@ def settings_text(settings: dict[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def append_row(path: str | os.PathLike[str], row: AgentRow) -> None:
+class Line(Protocol):
+    """What can be appended: a row of any kind."""
+
+    def to_json(self) -> str:
+        """One line of JSON without a line break."""
+
+
+def append_row(path: str | os.PathLike[str], row: Line) -> None:
     """Append a row to a JSON-lines file, made if needed.
 
     Whole or not at all, by any number of processes: see `append_line`.

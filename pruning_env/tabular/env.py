@@ -32,6 +32,9 @@ __all__ = ["CNNPruneTabularEnv"]
 BUDGETS = ("params", "macs")
 """What the table knows of each configuration."""
 
+ACTIONS = ("distribution", "ratio", "layerwise")
+"""Action kinds that are vectors of numbers, so that many are parsed at once."""
+
 
 class CNNPruneTabularEnv(CNNPruneEnv):
     """Structured pruning of a small CNN of which every configuration is known.
@@ -50,7 +53,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
 
     ## Observation Space
 
-    `Box` of float32, `(65 + number of budgets,)`, as in `CNNPrune-v0`.
+    `Box` of float32, `(65 + number of budgets,)`, as in `CNNPrune-v0`; one more with `max_steps`.
 
     ## Rewards
 
@@ -63,7 +66,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
 
     ## Episode End
 
-    As in `CNNPrune-v0` with `constraint="terminate"`.
+    As in `CNNPrune-v0`.
 
     ## Information
 
@@ -74,14 +77,16 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | Parameter           | Type  | Default             | Allowed                               |
     |---------------------|-------|---------------------|---------------------------------------|
     | `budget`            | dict  | `{"params": 0.25}`  | limits in (0, 1] for `params`, `macs` |
-    | `action`            | str   | `"distribution"`    | `distribution`                        |
+    | `action`            | str   | `"distribution"`    | see `CNNPrune-v0`; not `counts`       |
     | `logit_scale`       | float | `3.0`               | above 0                               |
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
+    | `max_steps`         | int   | `None`              | at least 1; `None`: no such end       |
     | `reward`            | str   | `"accuracy_change"` | as in `CNNPrune-v0`                   |
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`                                |
     | `sensitivity_every` | int   | `None`              | `None`: the table holds no gradients  |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
+    | `constraint`        | str   | `"terminate"`       | as in `CNNPrune-v0`                   |
     | `render_mode`       | str   | `None`              | `human`, `ansi`, `rgb_array`          |
 
     Task, weights, importance (`taylor`) and `round_to` (5) are the table's.
@@ -115,11 +120,13 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         action: str = "distribution",
         logit_scale: float = 3.0,
         channels_per_step: float = 0.05,
+        max_steps: int | None = None,
         reward: str = "accuracy_change",
         reward_scale: float = 1.0,
         observation: str = "flat",
         sensitivity_every: int | None = None,
         recovery: str = "bn",
+        constraint: str = "terminate",
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None:
@@ -127,7 +134,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         budgets = parse_budget(budget)
         for known in budgets:
             check_choice("budget key", known.name, BUDGETS)
-        check_choice("action", action, ("distribution",))
+        check_choice("action", action, ACTIONS)
         check_choice("observation", observation, ("flat",))
         reward_function = get_reward(reward)
         if sensitivity_every is not None:
@@ -155,9 +162,16 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             reward=reward_function,
             reward_scale=reward_scale,
             importance=self.table.provenance["importance"],
+            constraint=constraint,
+            max_steps=max_steps,
         )
         self._observation = FlatObservation(
-            self.graph, budgets, self.dynamics.scores, self.dynamics.units.floors
+            self.graph,
+            budgets,
+            self.dynamics.scores,
+            self.dynamics.units.floors,
+            max_steps,
+            self.dynamics.action.turns,
         )
         self.process = TabularProcess(self.dynamics, self._observation)
         self.solution = Solution(self.process)
@@ -172,11 +186,13 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             "action": action,
             "logit_scale": logit_scale,
             "channels_per_step": channels_per_step,
+            "max_steps": max_steps,
             "reward": reward,
             "reward_scale": reward_scale,
             "observation": observation,
             "sensitivity_every": sensitivity_every,
             "recovery": recovery,
+            "constraint": constraint,
             "render_mode": render_mode,
         }
 
@@ -190,10 +206,11 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         if not self._places or self._ended(self._places[-1]):
             self.running()  # says what is wrong
         before = self._places[-1]
-        after = self.process.follow(before, self.dynamics.action.parse(action))
-        terminated = at(self.process.over, after.index)
+        parsed = self.dynamics.action.parse(action, before.step)
+        after = self.process.follow(before, parsed)
+        terminated = self.process.over(after.index, after.step)
         terms = self.dynamics.reward_terms(before, after, terminated)  # type: ignore[arg-type]
-        cost = at(self.process.excess, after.index) if terminated else 0.0
+        cost = at(self.process.cost, after.index) if terminated else 0.0
         self._places += (after,)
         self._show()
         return (
@@ -292,7 +309,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         self._history = states
 
     def _ended(self, place: Place) -> bool:
-        return place.step > 0 and at(self.process.over, place.index)
+        return place.step > 0 and self.process.over(place.index, place.step)
 
 
 _REBUILT = ("table", "process", "solution", "_places", "_dense")

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from pruning_env.actions import ActionKind, split_by_turns
+from pruning_env.constraints import Course
 from pruning_env.dynamics import PruningDynamics
 from pruning_env.evaluator import Metrics
 from pruning_env.observations import FlatObservation
@@ -115,7 +117,6 @@ class TabularProcess:
         excess: (M,) how far usage is above the limits, summed over the budgets.
         feasible: (M,) bool, whether every budget is met.
         exhausted: (M,) bool, whether every group is at its floor.
-        over: (M,) bool, whether an episode that comes here ends.
     """
 
     def __init__(self, dynamics: PruningDynamics, observation: FlatObservation) -> None:
@@ -132,6 +133,11 @@ class TabularProcess:
         self._strides = table.strides
         self._lazy = dynamics.lazy
         self._units_per_step = dynamics.per_step // dynamics.units.round_to
+        self._constraint = dynamics.constraint
+        self._action = dynamics.action
+        #: Whether every step goes as many units, so that many steps are one array operation.
+        self._even = not self._action.free and not self._constraint.steers
+        self._turns = self._action.turns
         self.params = table.params / int(table.params[-1])
         self.macs = table.macs / int(table.macs[-1])
         self.usage = tuple(getattr(self, budget.name) for budget in dynamics.budgets)
@@ -141,7 +147,10 @@ class TabularProcess:
             self.excess += np.maximum(0.0, usage - budget.limit)
             self.feasible &= usage <= budget.limit
         self.exhausted = np.logical_not(self._left.any(axis=1))
-        self.over = self.feasible | self.exhausted
+        # The constraint's rule, asked once for each kind of configuration; at step 0 no horizon is
+        # reached.
+        ends = [[self._constraint.over(0, f, e) for e in (False, True)] for f in (False, True)]
+        self._ends = np.array(ends)[self.feasible.astype(int), self.exhausted.astype(int)]
 
     def dense(self) -> Place:
         """The dense network, where one episode starts."""
@@ -161,43 +170,119 @@ class TabularProcess:
             state.removed,
         )
 
-    def successor(self, index: Any, action: np.ndarray) -> Any:
-        """(...) int64 indices after one step from `index` (...) by parsed actions (..., L)."""
+    def over(self, index: Any, step: Any) -> Any:
+        """(...) bool, whether an episode that comes to `index` (...) by its `step`-th step ends."""
+        ends, horizon = at(self._ends, index), self._constraint.max_steps
+        return ends if horizon is None else ends | (step >= horizon)
+
+    @cached_property
+    def cost(self) -> np.ndarray:
+        """(M,) what an episode that ends there pays."""
+        budgets = self.dynamics.budgets
+        each = zip(*self.usage, strict=True)
+        return np.array([self._constraint.cost(usage, budgets) for usage in each])
+
+    def successor(
+        self,
+        index: Any,
+        action: np.ndarray,
+        units: int | None = None,
+        step: int = 0,
+        kind: ActionKind | None = None,
+    ) -> Any:
+        """(...) int64 indices after one step from `index` (...) by parsed actions (..., L).
+
+        Args:
+            index: where the steps begin.
+            action: parsed actions.
+            units: how many go in all; None for the environment's step size.
+            step: steps taken before; read only where groups take turns, and then `index` is one.
+            kind: how actions are split; None for the environment's own.
+        """
+        kind = self._action if kind is None else kind
         left = self._left.take(index, axis=0)
-        taken = self.dynamics.action.split(
-            action, self._units_per_step, left, self._left[-1] - left
-        )
+        given = self._left[-1] - left
+        total = self._units_per_step if units is None else units
+        if kind.turns:
+            left, _ = split_by_turns(kind, step, left)
+        taken = kind.split(action, total, left, given)
         return index - taken @ self._strides
+
+    def _units(self, index: int, step: int, action: np.ndarray) -> int:
+        """How many units the `step`-th step of an episode goes; more than are left means all."""
+        if self._even:
+            return self._units_per_step
+        left, reserve = split_by_turns(self._action, step - 1, self._left[index])
+        most, spare = int(left.sum()), 0
+        later = self.dynamics.later(step, most)
+        at_last = 0
+        if reserve is not None:
+            later = spare = int(reserve.sum())
+            at_last = int(reserve @ self._strides)
+        course = Course(
+            asked=self._action.asks(action, self._units_per_step, left),
+            later=later,
+            left=most + spare,
+            meets=lambda units: at(
+                self.feasible,
+                int(self.successor(index, action, units - spare, step - 1)) - at_last,
+            ),
+        )
+        return self._constraint.units(course, step)
 
     def follow(self, before: Place, action: np.ndarray) -> Place:
         """One step of one episode by a parsed action (L,); counts an evaluation if it is new."""
-        index = int(self.successor(before.index, action))
-        judged = not self._lazy or at(self.over, index)
+        step = before.step + 1
+        units = self._units(before.index, step, action)
+        index = int(self.successor(before.index, action, units, before.step))
+        judged = not self._lazy or self.over(index, step)
         return Place(
             self,
             index,
-            before.step + 1,
-            self.evaluator.look_up(index) if judged else before.latest,
+            step,
+            self._look_up(index) if judged else before.latest,
             judged,
             action,
-            self.dynamics.per_step,
+            units * self.dynamics.units.round_to,
             self._channels.item(before.index) - self._channels.item(index),
         )
 
+    def _look_up(self, index: int) -> Metrics:
+        """The metrics there; those of the dense network, where nothing was removed, are free."""
+        dense = len(self.counts) - 1
+        return self.evaluator.dense if index == dense else self.evaluator.look_up(index)
+
     def follow_many(self, before: Place, actions: np.ndarray) -> Place:
         """`follow` for N episodes, `actions` (N, L)."""
-        index = self.successor(before.index, actions)
-        judged = self.over[index] if self._lazy else np.ones(len(index), dtype=np.bool_)
+        step = before.step + 1
+        if self._even:
+            units = np.full(len(actions), self._units_per_step)
+            index = self.successor(before.index, actions)
+        else:
+            slots = list(zip(before.index.tolist(), step.tolist(), actions, strict=True))
+            each = [self._units(*slot) for slot in slots]
+            units = np.array(each, dtype=np.int64)
+            index = np.array(
+                [
+                    self.successor(place, action, some, after - 1)
+                    for (place, after, action), some in zip(slots, each, strict=True)
+                ],
+                dtype=np.int64,
+            )
+        judged = self.over(index, step) if self._lazy else np.ones(len(index), dtype=np.bool_)
         accuracy, loss = before.latest.accuracy.copy(), before.latest.loss.copy()  # type: ignore[attr-defined]
-        accuracy[judged], loss[judged] = self.evaluator.look_up_many(index[judged])
+        asked = judged & (index != len(self.counts) - 1)
+        accuracy[asked], loss[asked] = self.evaluator.look_up_many(index[asked])
+        dense = judged & ~asked
+        accuracy[dense], loss[dense] = self.evaluator.dense.accuracy, self.evaluator.dense.loss
         return Place(
             self,
             index,
-            before.step + 1,
+            step,
             Metrics(accuracy, loss),  # type: ignore[arg-type]
             judged,
             actions,
-            np.full(len(index), self.dynamics.per_step),
+            units * self.dynamics.units.round_to,
             self._channels[before.index] - self._channels[index],
         )
 
@@ -205,6 +290,12 @@ class TabularProcess:
         """(..., n) a fresh float32 observation of `place`."""
         seen = self._seen.take(place.index, axis=0)
         seen[..., self._where["last_action"]] = place.last_action
+        if self._constraint.max_steps is not None:
+            left = np.maximum(0.0, 1.0 - np.asarray(place.step) / self._constraint.max_steps)
+            seen[..., self._where["steps_left"]] = left[..., None]
+        if self._turns:
+            marks = np.arange(self._strides.size) == np.asarray(place.step)[..., None]
+            seen[..., self._where["turn"]] = marks
         if self._lazy:
             latest = (place.latest.accuracy, np.vectorize(math.exp)(-np.asarray(place.latest.loss)))
             for feature, value in zip(("accuracy", "likelihood"), latest, strict=True):

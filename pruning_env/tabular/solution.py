@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pruning_env.actions import DistributionAction
 from pruning_env.arguments import check_choice
 from pruning_env.budgets import Budget, parse_budget
 from pruning_env.state import PruningState
@@ -21,6 +22,9 @@ RANDOM_EPISODES = 4096
 """Of the random policy; their accuracies spread by about 0.2, so the mean is known to 0.003."""
 
 RANDOM_SEED = 0
+
+LOGIT_SCALE = 3.0
+"""Of the random policy where the environment's own actions are not distributions: the default."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ class Solution:
         self._evaluator = process.evaluator
         self._best: dict[tuple[Budget, ...], Record] = {}
         self._random: dict[tuple[Budget, ...], float] = {}
+        # One random policy for all kinds of actions: the anchor of regrets is to be the same.
+        own = process.dynamics.action
+        sizes = process.dynamics.graph.sizes
+        self._random_kind = (
+            own if isinstance(own, DistributionAction) else DistributionAction(sizes, LOGIT_SCALE)
+        )
 
     def optimum(self, budget: Mapping[str, float] | None = None) -> Record:
         """The most accurate configuration on search-val that meets `budget`.
@@ -146,7 +156,8 @@ class Solution:
     def random_accuracy(self, budget: Mapping[str, float] | None = None) -> float:
         """Mean search-val accuracy at the end of the random policy's episodes.
 
-        The random policy draws every action of every step uniformly from the action box. The mean
+        The random policy draws every action of every step uniformly from the action box, by
+        `action="distribution"` whatever the environment's own kind of actions is. The mean
         is over 4,096 episodes of this environment (its step size, logit scale and budget), always
         of the same seed; nothing of it is counted as an evaluation. It is computed at the first
         call, in a fraction of a second.
@@ -176,7 +187,9 @@ class Solution:
         running = np.arange(RANDOM_EPISODES)
         while running.size:
             actions = rng.uniform(-1.0, 1.0, (RANDOM_EPISODES, groups))
-            places[running] = self._process.successor(places[running], actions[running])
+            places[running] = self._process.successor(
+                places[running], actions[running], kind=self._random_kind
+            )
             running = running[~over[places[running]]]
         return places
 

@@ -15,7 +15,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from pruning_env.actions import DistributionAction
+from pruning_env.actions import BoxAction
 from pruning_env.evaluator import Metrics
 from pruning_env.rewards import Outcome
 from pruning_env.state import PruningState, Transition
@@ -69,7 +69,7 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(single.action_space, num_envs)
         self.observation_space = batch_space(single.observation_space, num_envs)
         self._arguments = arguments
-        assert isinstance(self.dynamics.action, DistributionAction)  # no other is in the table
+        assert isinstance(self.dynamics.action, BoxAction)  # no other is allowed here
         self._action = self.dynamics.action
         self._process = single.process
         self._start = self._process.dense()
@@ -87,16 +87,16 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ResetNeeded: a slot has no running episode.
         """
         now = self._running()
-        parsed = self._action.parse_many(actions)
+        parsed = self._action.parse_many(actions, now.step)
         if len(parsed) != self.num_envs:
             raise ValueError(
                 f"actions: {len(parsed)} given for {self.num_envs} states; give one each"
             )
         process = self._process
         after = process.follow_many(now, parsed)
-        terminated = process.over[after.index]
+        terminated = process.over(after.index, after.step)
         rewards, terms = self._reward(now, after, terminated)
-        cost = np.where(terminated, process.excess[after.index], 0.0)
+        cost = np.where(terminated, process.cost[after.index], 0.0)
         observations = process.observe(after)
         every = np.ones(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
@@ -209,7 +209,7 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _running(self) -> Place:
         now = self._started()
-        over = np.flatnonzero(self._process.over[now.index] & (now.step > 0))
+        over = np.flatnonzero(self._process.over(now.index, now.step) & (now.step > 0))
         if over.size:
             raise ResetNeeded(f"slot {over[0]}: the episode is over; call reset() before step()")
         return now

@@ -1,0 +1,1 @@
+"""PPOLagrangian judged where the best is known: limits kept, rewards reached, the frontier met."""

@@ -1,0 +1,159 @@
+"""What is written down about one constrained run, and the file that keeps it.
+
+Nothing here trains an agent or draws a conclusion.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agents.rows import Provenance
+
+#: PPOLagrangian under a limit; and PPO that pays a fixed price for every parameter.
+LAGRANGIAN, FIXED = "ppo-lagrangian", "fixed-price"
+
+
+class RunKey(NamedTuple):
+    """What makes two rows answers to the same question."""
+
+    method: str
+    number: float
+    seed: int
+    settings: str
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One rollout of training, or several in a row as their means.
+
+    Attributes:
+        episodes: that had ended by its end; each cost one evaluation.
+        multiplier: λ after its update; 0 where there is none.
+        usage: mean parameters / dense at the end of its episodes.
+        reward: their mean reward, in percentage points of search-val accuracy to dense.
+    """
+
+    episodes: int
+    multiplier: float
+    usage: float
+    reward: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a policy does, over several episodes.
+
+    Attributes:
+        episodes: how many.
+        usage: mean parameters / dense at their end.
+        accuracy: mean search-val accuracy at their end, in [0, 1].
+        feasible: share of them that end within the budget.
+    """
+
+    episodes: int
+    usage: float
+    accuracy: float
+    feasible: float
+
+
+@dataclass(frozen=True)
+class ConstrainedRow:
+    """One method, one limit or price, one seed.
+
+    Attributes:
+        method: "ppo-lagrangian" or "fixed-price".
+        number: the budget, parameters / dense; or the price, percentage points of accuracy that all
+            parameters of the dense network together cost.
+        seed: of the training.
+        settings: of environment and agent.
+        history: training.
+        policy: the final policy as it was trained, with its noise.
+        mode: one episode of its most likely actions.
+        status: what PPOLagrangian says of the constraint; "" for a fixed price.
+        price: in the units of `number`: the multiplier's price at the end, or the fixed one.
+        optimum: search-val accuracy of the best network within the budget, in [0, 1]; None for a
+            fixed price.
+        evaluations: different networks judged; repeats are free in a table.
+        cpu_seconds: of the training.
+        provenance: how, where and when.
+    """
+
+    method: str
+    number: float
+    seed: int
+    settings: dict[str, Any]
+    history: tuple[Rollout, ...]
+    policy: Outcome
+    mode: Outcome
+    status: str
+    price: float
+    optimum: float | None
+    evaluations: int
+    cpu_seconds: float
+    provenance: Provenance
+
+    @property
+    def key(self) -> RunKey:
+        """Rows of equal keys answer the same question; the later one counts."""
+        return run_key(self.method, self.number, self.seed, self.settings)
+
+    @property
+    def cost(self) -> float:
+        """Mean usage of the final policy / limit; 1 is the limit."""
+        return self.policy.usage / self.number
+
+    def to_json(self) -> str:
+        """One line of JSON without a line break. NaN and infinities are refused."""
+        data = dataclasses.asdict(self)
+        data["history"] = [list(dataclasses.astuple(rollout)) for rollout in self.history]
+        return json.dumps(data, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> ConstrainedRow:
+        """The row that `to_json` wrote.
+
+        Raises:
+            json.JSONDecodeError: if the line is not JSON.
+            ValueError: if it is no object with exactly the fields of a row.
+        """
+        data = json.loads(line)
+        try:
+            data["history"] = tuple(Rollout(*rollout) for rollout in data["history"])
+            data["policy"], data["mode"] = Outcome(**data["policy"]), Outcome(**data["mode"])
+            data["provenance"] = Provenance(**data["provenance"])
+            return cls(**data)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a row of a constrained run: {error}") from error
+
+
+def run_key(method: str, number: float, seed: int, settings: dict[str, Any]) -> RunKey:
+    """The key of the row that such a run leaves."""
+    return RunKey(method, number, seed, json.dumps(settings, sort_keys=True))
+
+
+def read_rows(path: str | os.PathLike[str]) -> dict[RunKey, ConstrainedRow]:
+    """Rows by key, the last of each; nothing when there is no such file.
+
+    A line that a kill cut off is left out, with a warning.
+
+    Raises:
+        ValueError: naming the line that is complete and no row.
+    """
+    rows: dict[RunKey, ConstrainedRow] = {}
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = ConstrainedRow.from_json(line)
+        except json.JSONDecodeError:
+            warnings.warn(f"{path}:{number} is not complete and was left out", stacklevel=2)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        else:
+            rows[row.key] = row
+    return rows
