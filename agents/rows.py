@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -126,7 +126,13 @@ class ResultRow:
         return cls(**data)
 
 
-def append_row(path: str | os.PathLike[str], row: ResultRow) -> None:
+class _Line(Protocol):
+    """What has a line to append."""
+
+    def to_json(self) -> str: ...
+
+
+def append_row(path: str | os.PathLike[str], row: _Line) -> None:
     """Append a row to a JSON-lines file, made if needed.
 
     The line goes out in one write to a file opened for appending, so processes that share the file

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from benchmarks.agents.command import add_agents_command
 from benchmarks.demo import DemoSettings, run_demo
+from benchmarks.reproduce.command import add_reproduce_command
 from benchmarks.speed.command import add_speed_command
+from benchmarks.training.command import add_train_command
 from benchmarks.zoo.command import add_commands
 from pruning_env.tasks import task_names
 
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_commands(commands)
     add_speed_command(commands)
     add_agents_command(commands)
+    add_train_command(commands)
+    add_reproduce_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
