@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -172,7 +172,13 @@ def _check_accuracy(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r}; allowed: a number from 0 to 1")
 
 
-def append_row(path: str | os.PathLike[str], row: ResultRow) -> None:
+class _Line(Protocol):
+    """What has a line to append."""
+
+    def to_json(self) -> str: ...
+
+
+def append_row(path: str | os.PathLike[str], row: _Line) -> None:
     """Append a row to a JSON-lines file, made if needed.
 
     Whole or not at all, by any number of processes: see `append_line`.

@@ -16,7 +16,9 @@ from benchmarks.agents.command import add_agents_command
 from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.soak import add_soak_command
+from benchmarks.reproduce.command import add_reproduce_command
 from benchmarks.speed.command import add_speed_command
+from benchmarks.training.command import add_train_command
 from benchmarks.zoo.command import add_commands
 from pruning_env.tasks import task_names
 
@@ -54,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_checks_commands(commands)
     add_constrained_command(commands)
     add_soak_command(commands)
+    add_train_command(commands)
+    add_reproduce_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
     command = shlex.join(["python", "-m", "benchmarks", *arguments])

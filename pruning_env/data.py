@@ -1,9 +1,9 @@
 """Labelled images in three disjoint splits, held as plain tensors.
 
-Reads the data sets (scikit-learn's digits, CIFAR-10 and MNIST through torchvision, `<name>.npz`
-files for anything else) and carves search-train and search-val out of the training images with a
-fixed seed: search-train is what scores and statistics are computed on, search-val is what rewards
-are computed on, and test is for reports only. Knows nothing of models, pruning or environments.
+Reads the data sets (scikit-learn's digits, CIFAR and MNIST through torchvision, `<name>.npz` files
+for anything else) and carves search-train and search-val out of the training images with a fixed
+seed: search-train is what scores and statistics are computed on, search-val is what rewards are
+computed on, and test is for reports only. Knows nothing of models, pruning or environments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "carve",
     "data_root",
     "load_cifar10",
+    "load_cifar100",
     "load_digits8",
     "load_mnist",
     "load_npz",
@@ -57,6 +58,9 @@ DIGITS_TEST = 397
 # What the published CIFAR-10 ResNet checkpoints were trained with (ImageNet's statistics).
 CIFAR10_MEAN = (0.485, 0.456, 0.406)
 CIFAR10_STD = (0.229, 0.224, 0.225)
+# Of the 50,000 training images.
+CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
+CIFAR100_STD = (0.2673, 0.2564, 0.2762)
 MNIST_MEAN = (0.1307,)
 MNIST_STD = (0.3081,)
 
@@ -234,6 +238,32 @@ def load_cifar10(
     )
     rest, part = carve(train, search_val)
     return Splits(rest, part, test, CIFAR10_MEAN, CIFAR10_STD, num_classes=10, shift=4, flip=True)
+
+
+def load_cifar100(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    search_val: int = 5_000,
+    download: bool = False,
+) -> Splits:
+    """CIFAR-100 (Krizhevsky 2009) through torchvision, or from `<root>/cifar100.npz`.
+
+    Arguments and errors as in `load_cifar10`; the folder is `cifar-100-python/`. Where that is not
+    there, a file `cifar100.npz` as `load_npz` takes it will do. 45,000 / 5,000 / 10,000 images by
+    default.
+    """
+    from torchvision.datasets import CIFAR100
+
+    folder = "cifar-100-python"
+    if not download and not (data_root(root) / folder).is_dir():
+        if (data_root(root) / "cifar100.npz").is_file():
+            stored = load_npz("cifar100", root, search_val=search_val)
+            return replace(stored, mean=CIFAR100_MEAN, std=CIFAR100_STD, shift=4, flip=True)
+    train, test = _torchvision_pair(CIFAR100, "CIFAR-100", folder, root, download=download)
+    rest, part = carve(train, search_val)
+    return Splits(
+        rest, part, test, CIFAR100_MEAN, CIFAR100_STD, num_classes=100, shift=4, flip=True
+    )
 
 
 def load_mnist(

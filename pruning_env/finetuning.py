@@ -7,7 +7,7 @@ where this runs steps. Knows nothing of channel graphs, states or accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pruning_env.arguments import check_fraction, check_positive
 from pruning_env.data import Split, Splits
 
-__all__ = ["FineTuner", "FineTuning", "augment", "distillation_loss"]
+__all__ = ["FineTuner", "FineTuning", "augment", "distillation_loss", "training_images"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class FineTuning:
         weight_decay: of SGD.
         temperature: T, by which both networks' logits are divided.
         distillation: share of the loss that the teacher's outputs have, in (0, 1].
+        warmup: steps in which the learning rate rises linearly to `lr`, before the cosine; fewer
+            than `steps`.
+        nesterov: whether momentum is Nesterov's, which must then be above 0.
     """
 
     steps: int = 20
@@ -41,6 +44,8 @@ class FineTuning:
     weight_decay: float = 5e-4
     temperature: float = 2.0
     distillation: float = 0.75
+    warmup: int = 0
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         # The names that users of the environment give.
@@ -55,6 +60,18 @@ class FineTuning:
         check_positive("finetune_lr", self.lr)
         check_positive("temperature", self.temperature)
         check_fraction("distillation", self.distillation)
+        if not 0 <= self.warmup < self.steps:
+            raise ValueError(
+                f"warmup={self.warmup!r} is not allowed; give at least 0 and fewer than the "
+                f"{self.steps} steps"
+            )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step 0 <= `step` < `steps`."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / (self.warmup + 1)
+        angle = math.pi * (step - self.warmup) / (self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(angle))
 
 
 class FineTuner:
@@ -78,7 +95,14 @@ class FineTuner:
         self._images = splits.search_train.images.to(self._device)
         self._labels = splits.search_train.labels.to(self._device)
 
-    def train(self, model: nn.Module, seed: int) -> None:
+    def train(
+        self,
+        model: nn.Module,
+        seed: int,
+        *,
+        every: int = 1,
+        watch: Callable[[int], None] | None = None,
+    ) -> None:
         """Train `model` in place; eval mode afterwards, with the statistics of its last batches.
 
         A function of the model's weights and `seed` alone: batches, augmentation and dropout draw
@@ -88,6 +112,9 @@ class FineTuner:
         Args:
             model: returns (N, classes) logits, on the teacher's device.
             seed: at least 0.
+            every: steps between two calls of `watch`.
+            watch: called with the number of steps made, the model in eval mode; it may read the
+                model and copy from it, and changes nothing. No call changes the result.
         """
         # The caller may be recording no gradients, and owns the global generators, which dropout
         # draws from.
@@ -102,22 +129,28 @@ class FineTuner:
                 with torch.cuda.device(self._device):
                     torch.cuda.manual_seed(seed)
             model.train().to(memory_format=torch.channels_last)
-            self._descend(model, torch.Generator().manual_seed(seed))
+            for step in self._descend(model, torch.Generator().manual_seed(seed)):
+                if watch is not None and step % every == 0:
+                    model.eval()
+                    watch(step)
+                    model.train()
             model.eval().to(memory_format=torch.contiguous_format)
 
-    def _descend(self, model: nn.Module, generator: torch.Generator) -> None:
+    def _descend(self, model: nn.Module, generator: torch.Generator) -> Iterator[int]:
+        """Train; after each step, the number of steps made."""
         settings = self._settings
         optimiser = torch.optim.SGD(
             model.parameters(),
             settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
         )
         kind, on_gpu = self._device.type, self._device.type == "cuda"
         for step, index in enumerate(self._order(generator)):
             images = self._batch(index, generator)
             for group in optimiser.param_groups:
-                group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+                group["lr"] = settings.rate(step)
             with torch.autocast(kind, torch.bfloat16, enabled=on_gpu):
                 with torch.no_grad():
                     taught = self._teacher(images)
@@ -131,6 +164,7 @@ class FineTuner:
                 settings.distillation,
             ).backward()
             optimiser.step()
+            yield step + 1
         optimiser.zero_grad(set_to_none=True)
 
     def _order(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -145,13 +179,31 @@ class FineTuner:
             order = order[size:]
 
     def _batch(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        index = index.to(self._device)
-        raw = augment(self._images[index], self._splits.shift, self._splits.flip, generator)
-        batch = Split(raw, self._labels[index])
-        images = self._splits.normalised(batch, self._device, self._dtype)
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images
+        chosen = self._images[index.to(self._device)]
+        return training_images(self._splits, chosen, generator, self._dtype)
+
+
+def training_images(
+    splits: Splits,
+    stored: torch.Tensor,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """A batch as training sees it: shifted and mirrored as `splits` allows, then normalised.
+
+    Args:
+        splits: says what normalises the images, and how they may be changed.
+        stored: (N, C, H, W) images of a split, as stored, on any device.
+        generator: a CPU generator.
+        dtype: of the result.
+
+    Returns:
+        (N, C, H, W) on the same device, in channels-last order.
+    """
+    moved = augment(stored, splits.shift, splits.flip, generator)
+    labels = torch.empty(len(moved), dtype=torch.int64)  # `Split` wants some; nobody reads them
+    images = splits.normalised(Split(moved, labels), stored.device, dtype)
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def distillation_loss(

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pruning_env import data
-from pruning_env.models import CifarResNet, load_state_file
+from pruning_env import data, models
+from pruning_env.image_folders import load_imagefolder
+from pruning_env.models import CifarResNet, CifarVGG, LeNet5, load_state_file
 
-__all__ = ["Task", "get_task", "register_task", "task_names"]
+__all__ = ["Task", "get_task", "imagefolder_task", "register_task", "task_names"]
 
 # No path, and no ":" either, by which recipes tell import paths from tasks.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -138,6 +139,96 @@ def _published_checkpoint(
     load_state_file(module, found[0])
 
 
+def _trained_here(
+    name: str, title: str, module: nn.Module, weights: str | None, root: str | None
+) -> None:
+    """Load `weights`, or `checkpoints/<name>.safetensors` in the data root."""
+    if weights is not None:
+        load_state_file(module, weights)
+        return
+    path = data.data_root(root) / "checkpoints" / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights: {title} ships none, and there is no file {path}. Train them from a "
+            f"checkout with `python -m benchmarks train --task {name} --device cuda --out {path}`, "
+            "or pass weights=<file>."
+        )
+    load_state_file(module, path)
+
+
+def _published_imagenet(
+    model: str, module: nn.Module, weights: str | None, root: str | None
+) -> None:
+    """Load `weights`, or the one file of torchvision's for `model` under `checkpoints/`."""
+    if weights is None:
+        folder = data.data_root(root) / "checkpoints"
+        found = sorted(folder.glob(f"{model}-*.pth"))
+        if len(found) != 1:
+            raise FileNotFoundError(
+                f"weights: {folder} holds {len(found)} files like {model}-*.pth where one is "
+                "needed. Put torchvision's published file there, or pass weights=<file>."
+            )
+        weights = os.fspath(found[0])
+    load_state_file(module, weights)
+
+
+def _torchvision_model(model: str, num_classes: int) -> nn.Module:
+    import torchvision  # a second, which the other tasks do without
+
+    return torchvision.models.get_model(model, weights=None, num_classes=num_classes)
+
+
+def imagefolder_task(
+    model: str,
+    *,
+    name: str | None = None,
+    folder: str = "imagefolder",
+    num_classes: int = 1000,
+    image_size: int = 224,
+    search_train: int = 20_000,
+    search_val: int = 5_000,
+    val_seen: bool = True,
+) -> Task:
+    """A task of a torchvision classifier on images in folders by class, such as ImageNet.
+
+    `register_task(imagefolder_task("resnet50"))` makes it known as `imagefolder-resnet50`. Images
+    are `<data_root>/<folder>/{train,val}/<class>/<file>`; weights are given by `weights=`, or are
+    torchvision's file `<data_root>/checkpoints/<model>-<hash>.pth`.
+
+    Args:
+        model: Name of a classifier in torchvision.
+        name: Name of the task; None means `<folder>-<model>`.
+        folder: In the data root.
+        num_classes: Outputs of the network.
+        image_size: Height and width of the images in pixels.
+        search_train: Training images to hold for scores, statistics and fine-tuning.
+        search_val: Training images to hold for rewards.
+        val_seen: Whether the weights saw the search-val images; so it is with torchvision's.
+
+    Raises:
+        ValueError: torchvision has no such model.
+    """
+    from torchvision.models import list_models
+
+    if model not in list_models():
+        raise ValueError(f"model={model!r}: torchvision has no such model; see list_models().")
+    return Task(
+        name=f"{folder}-{model}" if name is None else name,
+        summary=f"torchvision's {model} on images in folders; weights from a file",
+        build=partial(_torchvision_model, model, num_classes),
+        load_data=partial(
+            load_imagefolder,
+            folder=folder,
+            image_size=image_size,
+            search_train=search_train,
+            search_val=search_val,
+        ),
+        load_weights=partial(_published_imagenet, model),
+        input_shape=(3, image_size, image_size),
+        val_seen=val_seen,
+    )
+
+
 def _load_digits(root: str | None) -> data.Splits:
     """The digits come with scikit-learn, so there is no folder to look in."""
     del root
@@ -168,3 +259,66 @@ for _depth in (20, 32, 56):
             val_seen=True,
         )
     )
+
+# Weights of these are trained by `python -m benchmarks train`, on search-train only.
+_TRAINED_HERE: tuple[tuple[str, str, Callable[[], nn.Module]], ...] = (
+    ("cifar10-vgg11", "VGG-11-BN, one linear classifier", partial(CifarVGG, 11)),
+    ("cifar10-vgg16", "VGG-16-BN, one linear classifier", partial(CifarVGG, 16)),
+    ("cifar10-vgg19", "VGG-19-BN, one linear classifier", partial(CifarVGG, 19)),
+    ("cifar10-resnet18", "ResNet-18 with a 3 x 3 stem", models.cifar_resnet18),
+    ("cifar10-mobilenetv2", "MobileNetV2 at full resolution", models.cifar_mobilenet_v2),
+    (
+        "cifar100-vgg19",
+        "VGG-19-BN with two hidden layers of 4,096",
+        partial(CifarVGG, 19, num_classes=100, hidden=4096),
+    ),
+    (
+        "cifar100-resnet56",
+        "ResNet-56 (He et al. 2016, option B)",
+        partial(CifarResNet, 56, num_classes=100, shortcut="B"),
+    ),
+    (
+        "cifar100-resnet50",
+        "ResNet-50 with a 3 x 3 stem",
+        partial(models.cifar_resnet50, num_classes=100),
+    ),
+    (
+        "cifar100-densenet121",
+        "DenseNet-121 with a 3 x 3 stem",
+        partial(models.cifar_densenet121, num_classes=100),
+    ),
+    (
+        "cifar100-googlenet",
+        "GoogLeNet with a 3 x 3 stem",
+        partial(models.CifarGoogLeNet, num_classes=100),
+    ),
+    (
+        "cifar100-mobilenetv3",
+        "MobileNetV3-Large, stem of stride 2",
+        partial(models.CifarMobileNetV3, num_classes=100),
+    ),
+)
+for _name, _network, _build in _TRAINED_HERE:
+    _cifar100 = _name.startswith("cifar100")
+    register_task(
+        Task(
+            name=_name,
+            summary=f"{_network} on CIFAR-{100 if _cifar100 else 10}; weights by benchmarks train",
+            build=_build,
+            load_data=data.load_cifar100 if _cifar100 else data.load_cifar10,
+            load_weights=partial(_trained_here, _name, _network),
+            input_shape=(3, 32, 32),
+            val_seen=False,
+        )
+    )
+register_task(
+    Task(
+        name="mnist-lenet5",
+        summary="LeNet-5 with ReLU on MNIST; weights by benchmarks train",
+        build=LeNet5,
+        load_data=data.load_mnist,
+        load_weights=partial(_trained_here, "mnist-lenet5", "LeNet-5"),
+        input_shape=(1, 28, 28),
+        val_seen=False,
+    )
+)

@@ -380,3 +380,32 @@ def test_forks_restores_and_pickles_continue_from_the_same_weights(env):
         assert other.state().weights == env.state().weights
     env.restore(checkpoint)
     assert data_equivalence(env.step(zero), after, exact=True)
+
+
+def test_watching_a_training_changes_nothing_and_sees_every_so_many_steps():
+    model, splits = small_model(), small_splits()
+    settings = FineTuning(steps=7, lr=0.01, batch_size=16)
+    tuner = FineTuner(small_model(), splits, settings, torch.float32)
+    alone, watched = copy.deepcopy(model), copy.deepcopy(model)
+    tuner.train(alone, 5)
+    seen = []
+
+    def watch(step):
+        assert not watched.training
+        seen.append(step)
+
+    tuner.train(watched, 5, every=3, watch=watch)
+    assert seen == [3, 6]
+    pairs = zip(alone.state_dict().values(), watched.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_rate_rises_through_warm_up_and_falls_towards_zero():
+    settings = FineTuning(steps=10, lr=1.0, warmup=4)
+    rates = [settings.rate(step) for step in range(10)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[4:] == sorted(rates[4:], reverse=True) and 0 < rates[-1] < 0.1
+    plain = FineTuning(steps=10, lr=1.0)
+    assert [plain.rate(step) for step in (0, 5)] == pytest.approx([1.0, 0.5])
+    with pytest.raises(ValueError, match="warmup=10 is not allowed"):
+        FineTuning(steps=10, warmup=10)

@@ -6,13 +6,22 @@ import hashlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from pruning_env import data, tasks
+from pruning_env.image_folders import load_imagefolder
 from pruning_env.models.train import evaluate
-from pruning_env.tasks import WEIGHTS_FOLDER, get_task, register_task, task_names
+from pruning_env.tasks import (
+    WEIGHTS_FOLDER,
+    get_task,
+    imagefolder_task,
+    register_task,
+    task_names,
+)
 
 
 @pytest.fixture
@@ -31,7 +40,8 @@ def test_every_task_maps_its_example_input_to_one_logit_per_class(name):
     assert example.dtype == torch.float32
     assert torch.equal(example, task.example_input())
     with torch.no_grad():
-        assert task.build().eval()(example).shape == (1, 10)
+        classes = 100 if name.startswith("cifar100-") else 10
+        assert task.build().eval()(example).shape == (1, classes)
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -144,3 +154,93 @@ def test_the_published_resnet20_is_right_on_real_test_images(cifar10):
     first = data.Split(cifar10.test.images[:500], cifar10.test.labels[:500])
     measured, _ = evaluate(get_task("cifar10-resnet20").model(), cifar10, first)
     assert measured == pytest.approx(0.9173, abs=0.04)  # three standard errors of 500 images
+
+
+TRAINED_HERE = [
+    name
+    for name in task_names()
+    if name.startswith("cifar100-") or name in ("cifar10-vgg16", "cifar10-resnet18", "mnist-lenet5")
+]
+
+
+@pytest.mark.parametrize("name", TRAINED_HERE)
+def test_weights_that_are_not_trained_yet_name_the_command_that_trains_them(name, tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=rf"benchmarks train --task {name} .*weights=<file>"
+    ):
+        get_task(name).load_weights(torch.nn.Identity(), None, str(tmp_path))
+    assert not get_task(name).val_seen
+
+
+def test_weights_in_the_checkpoints_folder_are_found(tmp_path):
+    task = get_task("mnist-lenet5")
+    stored = task.build().state_dict()
+    (tmp_path / "checkpoints").mkdir()
+    save_file(stored, tmp_path / "checkpoints" / "mnist-lenet5.safetensors")
+    loaded = task.model(data_root=str(tmp_path)).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in stored.items())
+
+
+def image_folder(root, sizes=((40, 30), (24, 36))):
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 3)):
+        for label in ("cat", "dog"):
+            folder = root / "imagefolder" / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                width, height = sizes[number % len(sizes)]
+                pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def test_a_torchvision_model_on_a_folder_of_images_is_a_task(own_registry, tmp_path):
+    image_folder(tmp_path)
+    task = imagefolder_task("resnet18", num_classes=2, image_size=16, search_train=8, search_val=4)
+    register_task(task)
+    assert get_task("imagefolder-resnet18") is task and task.val_seen
+    splits = task.load_data(str(tmp_path))
+    assert (len(splits.search_train), len(splits.search_val), len(splits.test)) == (8, 4, 6)
+    assert splits.test.images.shape == (6, 3, 16, 16) and splits.num_classes == 2
+    assert splits.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert splits.search_val.labels.bincount().tolist() == [2, 2]
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(task.build().state_dict(), tmp_path / "checkpoints" / "resnet18-0123.pth")
+    model = task.model(data_root=str(tmp_path))
+    assert model(splits.normalised(splits.test)).shape == (6, 2)
+
+
+def test_the_middle_of_a_scaled_image_is_taken(tmp_path):
+    """A picture whose left half is black and right half white stays so, and is not stretched."""
+    image_folder(tmp_path)
+    pixels = np.zeros((28, 56, 3), np.uint8)
+    pixels[:, 28:] = 255
+    first = tmp_path / "imagefolder" / "val" / "cat" / "0.png"
+    Image.fromarray(pixels).save(first)
+    image = load_imagefolder(str(tmp_path), image_size=14, search_val=2).test.images[0]
+    assert (image[:, :, :6] == 0).all() and (image[:, :, 8:] == 255).all()
+
+
+def test_image_folders_that_are_not_there_or_differ_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="imagefolder/train/<class>/<image>"):
+        load_imagefolder(str(tmp_path))
+    image_folder(tmp_path)
+    (tmp_path / "imagefolder" / "val" / "dog").rename(tmp_path / "imagefolder" / "val" / "fox")
+    with pytest.raises(ValueError, match=r"train/ and val/ must have folders of the same names"):
+        load_imagefolder(str(tmp_path), search_val=2)
+    with pytest.raises(ValueError, match="model='resnet19': torchvision has no such model"):
+        imagefolder_task("resnet19")
+
+
+def test_cifar100_is_read_from_an_npz_file_where_torchvisions_folder_is_not(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = np.arange(200) % 100
+    images = generator.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    np.savez(
+        tmp_path / "cifar100.npz", x_train=images, y_train=labels, x_test=images, y_test=labels
+    )
+    splits = data.load_cifar100(str(tmp_path), search_val=100)
+    assert splits.num_classes == 100 and (splits.shift, splits.flip) == (4, True)
+    assert splits.search_val.labels.bincount().tolist() == [1] * 100
+    assert splits.mean == data.CIFAR100_MEAN
+    with pytest.raises(FileNotFoundError, match="CIFAR-100: no folder"):
+        data.load_cifar100(str(tmp_path / "elsewhere"))

@@ -1,0 +1,1 @@
+"""The published tables, reached under honest rules: search, recovery, one look at test."""

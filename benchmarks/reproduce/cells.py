@@ -1,0 +1,211 @@
+"""Which cells a table has: networks, budgets, methods and seeds, and with what settings.
+
+A cell says all that decides its result, so that equal cells are the same question and a finished
+one need not be run again. Nothing here runs one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents.registry import get_agent
+from benchmarks.reproduce.published import AMC, CONSTRAINED_RL, RL_PRUNER, Published
+from benchmarks.smoke import SMOKE_PREFIX, smoke_task
+
+__all__ = ["TABLES", "Cell", "Recovery", "plan", "smoke_cells"]
+
+TABLES = ("constrained-rl", "amc", "rl-pruner", "cpu")
+
+#: Search by these, the first of which is the one that the table is about.
+_METHODS = {
+    "constrained-rl": (
+        *("ppo-lagrangian", "rl-pruner", "uniform", "global-taylor", "random-search"),
+    ),
+    "amc": ("rl-pruner", "ppo", "uniform", "global-taylor", "random-search"),
+    "rl-pruner": ("rl-pruner", "uniform", "global-taylor", "random-search"),
+    "cpu": ("rl-pruner", "uniform"),
+}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Fine-tuning with the dense network as teacher; loss as in RL-Pruner (T 2, share 0.75).
+
+    Attributes:
+        epochs: At most; the one that is best on search-val is kept, 0 among them.
+        lr: Learning rate after warm-up; falls to 0 along half a cosine.
+        batch_size: Images per step.
+        warmup_epochs: Epochs in which the rate rises.
+        images: Of search-train, evenly spaced; None for all.
+    """
+
+    epochs: int = 150
+    lr: float = 0.05
+    batch_size: int = 256
+    warmup_epochs: int = 2
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network at one budget, by one method, with one seed.
+
+    Attributes:
+        table: One of `TABLES`.
+        task: Registered name.
+        label: Of the table's row, such as "60 %".
+        budget: Limits as shares of the dense network.
+        method: Registered agent.
+        seed: Of search and recovery.
+        evaluations: That the search may spend.
+        settings: Further keyword arguments of the environment.
+        recovery: After the search.
+    """
+
+    table: str
+    task: str
+    label: str
+    budget: dict[str, float]
+    method: str
+    seed: int
+    evaluations: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    recovery: Recovery = field(default_factory=Recovery)
+
+    @property
+    def key(self) -> str:
+        """Text that is equal for equal cells only."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @property
+    def slug(self) -> str:
+        """A file name; other settings of the same row share it."""
+        label = self.label.replace(" ", "").replace("%", "")
+        return f"{self.task}_{label}_{self.method}_seed{self.seed}"
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """What it competes with."""
+        task = self.task.removeprefix(SMOKE_PREFIX)
+        if self.table == "rl-pruner":
+            return RL_PRUNER[task][int(self.label.split()[0])]
+        if self.table == "constrained-rl":
+            return CONSTRAINED_RL[task]
+        return AMC if task == "cifar10-resnet56" else ()
+
+
+def plan(
+    table: str,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+) -> list[Cell]:
+    """The cells of a table in the order to run them: the table's own method first, then seeds.
+
+    Args:
+        table: One of `TABLES`.
+        seeds: Of each cell.
+        tasks: Only these; empty for all of the table.
+        methods: These instead of the table's; empty for the table's.
+
+    Raises:
+        ValueError: An unknown table, a task that it does not have, or an unknown agent.
+    """
+    if table not in TABLES:
+        raise ValueError(f"table={table!r} is not known; known: {', '.join(TABLES)}")
+    rows = _rows(table)
+    known = list(dict.fromkeys(task for task, _, _ in rows))
+    strangers = [task for task in tasks if task not in known]
+    if strangers:
+        raise ValueError(f"tasks={strangers!r}: table {table} has {', '.join(known)}")
+    chosen = tuple(methods) or _METHODS[table]
+    for method in chosen:
+        get_agent(method)
+    return [
+        _cell(table, task, label, budget, method, seed)
+        for method in chosen
+        for seed in seeds
+        for task, label, budget in rows
+        if not tasks or task in tasks
+    ]
+
+
+def smoke_cells(table: str) -> list[Cell]:
+    """Every kind of cell that the table has, tiny: each method once, each network once.
+
+    The networks are the table's, untrained, and the images random.
+    """
+    whole = plan(table, seeds=(0,))
+    first = whole[0].task
+    picked: dict[tuple[str, str], Cell] = {}
+    for cell in whole:
+        if cell.task == first or cell.method == whole[0].method:
+            picked.setdefault((cell.task, cell.method), cell)
+    tiny = Recovery(epochs=1, batch_size=8, warmup_epochs=0, images=8)
+    return [
+        dataclasses.replace(
+            cell,
+            task=smoke_task(cell.task),
+            evaluations=2 if cell.method != "ppo-lagrangian" else 4,
+            # What random weights can be pruned to is not the question.
+            budget=dict.fromkeys(cell.budget, 0.6),
+            settings={
+                **cell.settings,
+                "val_images": 8,
+                **({"finetune_steps": 1} if "finetune_steps" in cell.settings else {}),
+            },
+            recovery=tiny,
+        )
+        for cell in picked.values()
+    ]
+
+
+def _rows(table: str) -> list[tuple[str, str, dict[str, float]]]:
+    """(task, label, budget) of each row."""
+    if table == "rl-pruner":
+        # One network that is no larger than any of the paper's three is compared with all three.
+        return [
+            (task, f"{sparsity} %", _tightest(RL_PRUNER[task][sparsity]))
+            for task in RL_PRUNER
+            for sparsity in RL_PRUNER[task]
+        ]
+    if table == "constrained-rl":
+        vgg = [(task, "7 %", {"params": 0.07}) for task in CONSTRAINED_RL if "vgg" in task]
+        # VGG-16 and ResNet-18 first: the paper's headline.
+        return [vgg[0], ("cifar10-resnet18", "24.9 %", {"params": 0.249}), *vgg[1:]]
+    half = {"macs": 0.5}
+    if table == "amc":
+        return [("cifar10-resnet56", "50 %", half)]
+    return [(f"cifar10-resnet{depth}", "50 %", half) for depth in (20, 56)]
+
+
+def _tightest(rows: Sequence[Published]) -> dict[str, float]:
+    macs = max(row.macs_cut for row in rows if row.macs_cut is not None)
+    params = max(row.params_cut for row in rows if row.params_cut is not None)
+    return {"macs": round(1 - macs / 100, 4), "params": round(1 - params / 100, 4)}
+
+
+def _cell(
+    table: str, task: str, label: str, budget: dict[str, float], method: str, seed: int
+) -> Cell:
+    settings: dict[str, Any] = {"constraint": "project", "max_steps": 1, "reward": "final"}
+    if table == "rl-pruner":
+        settings["reward"] = "rl_pruner"
+    if method == "ppo-lagrangian":
+        settings = {"constraint": "cost", "max_steps": 2, "action": "ratio", "reward": "final"}
+    evaluations, recovery = 500, Recovery()
+    if table == "constrained-rl":
+        # With 7 % of the weights left, a network that was not trained says nothing. The paper
+        # trains for up to 128 steps before it judges.
+        settings |= {"recovery": "finetune", "finetune_steps": 32, "finetune_lr": 0.01}
+        evaluations, recovery = 300, Recovery(epochs=300, lr=0.1)
+    elif table == "cpu":
+        settings["val_images"] = 500
+        evaluations = 60
+        recovery = Recovery(epochs=2, lr=0.01, batch_size=128, warmup_epochs=0, images=5000)
+    return Cell(table, task, label, dict(budget), method, seed, evaluations, settings, recovery)

@@ -1,0 +1,1 @@
+"""Base training: the dense networks that the reproduced tables start from."""
