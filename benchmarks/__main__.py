@@ -15,8 +15,8 @@ from benchmarks.agents.checks_command import add_checks_commands
 from benchmarks.agents.command import add_agents_command
 from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
-from benchmarks.soak import add_soak_command
 from benchmarks.reproduce.command import add_reproduce_command
+from benchmarks.soak import add_soak_command
 from benchmarks.speed.command import add_speed_command
 from benchmarks.training.command import add_train_command
 from benchmarks.zoo.command import add_commands
