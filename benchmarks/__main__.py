@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks.agents.command import add_agents_command
 from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.speed.command import add_speed_command
+from benchmarks.state.command import add_state_command
 from benchmarks.zoo.command import add_commands
 from pruning_env.tasks import task_names
 
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_commands(commands)
     add_speed_command(commands)
     add_agents_command(commands)
+    add_state_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
