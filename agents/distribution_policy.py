@@ -78,6 +78,10 @@ class PruningPolicy(BasePolicy):
     def shares(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
         """(L,) the distribution for one observation (D,)."""
 
+    def settled(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(L,) the distribution that is predicted; `shares` while a search has never restarted."""
+        return self.shares(observation)
+
     @abstractmethod
     def spread(self, observation: NDArray[np.float32]) -> NDArray[np.float64] | float:
         """Scale of the noise for one observation, of all groups or (L,) one each."""
@@ -103,12 +107,32 @@ class PruningPolicy(BasePolicy):
     def widen(self, least: float) -> None:
         """Raise the scales of "adaptive" noise to at least `least`, to search afresh."""
 
+    @abstractmethod
+    def restart(self, rng: np.random.Generator) -> None:
+        """Forget the distribution and its noise, and begin around one drawn at random.
+
+        Args:
+            rng: what to draw from.
+        """
+
     def play(self, starts: Sequence[float], actions: Sequence[NDArray[np.float32]]) -> None:
         """Learn of the best episode so far; a policy may repeat it where nothing else is wanted.
 
         Args:
             starts: (T,) the episode's progress from which each action was taken, rising.
             actions: T actions (L,).
+        """
+
+    def imitate(
+        self,
+        observations: Sequence[NDArray[np.float32]],
+        actions: Sequence[NDArray[np.float32]],
+    ) -> None:
+        """Learn from a whole episode that was the best so far; a policy may do so.
+
+        Args:
+            observations: T of them, each (D,).
+            actions: T actions (L,), what was done there.
         """
 
     def sample(
@@ -126,7 +150,7 @@ class PruningPolicy(BasePolicy):
         batch = next(iter(observation.values())) if isinstance(observation, dict) else observation
         actions = [
             to_action(
-                self.shares(row) if deterministic else self.sample(row, self.rng),
+                self.settled(row) if deterministic else self.sample(row, self.rng),
                 self.sizes,
                 self.logit_scale,
             )
@@ -157,13 +181,16 @@ class DistributionPolicy(PruningPolicy):
     What it predicts deterministically is not the distribution, which is a mean of good ones and
     need not be good itself, but the best episode so far, action by action: the way to the
     incumbent. The observation says only how far the episode has come. Before there is one, and
-    where the observation has no progress, it is the distribution.
+    where the observation has no progress, it is the distribution; after a restart, that of the
+    search in which the best episode was.
 
     Arguments as in `PruningPolicy`.
     """
 
     probabilities: torch.Tensor
     stds: torch.Tensor
+    kept: torch.Tensor
+    leading: torch.Tensor
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -171,6 +198,8 @@ class DistributionPolicy(PruningPolicy):
         self.register_buffer("probabilities", torch.from_numpy(width_proportional(self.sizes)))
         stds = torch.full(self.sizes.shape, float(self.noise_std), dtype=torch.float64)
         self.register_buffer("stds", stds)
+        self.register_buffer("kept", self.probabilities.clone())
+        self.register_buffer("leading", torch.tensor(True))
         self._path: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def play(self, starts: Sequence[float], actions: Sequence[NDArray[np.float32]]) -> None:
@@ -211,6 +240,20 @@ class DistributionPolicy(PruningPolicy):
         """(L,) the current distribution."""
         return self.distribution
 
+    def imitate(
+        self,
+        observations: Sequence[NDArray[np.float32]],
+        actions: Sequence[NDArray[np.float32]],
+    ) -> None:
+        """From now on the distribution of this search is the one to predict."""
+        self.leading.fill_(True)
+
+    def settled(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(L,) the distribution of the search in which the best episode was."""
+        if self.leading:
+            return self.distribution
+        return self.kept.cpu().numpy().astype(np.float64)
+
     def spread(self, observation: NDArray[np.float32]) -> NDArray[np.float64] | float:
         """(L,) the scale of adaptive noise, or the constant scale of the others."""
         if self.noise != "adaptive":
@@ -220,6 +263,14 @@ class DistributionPolicy(PruningPolicy):
     def widen(self, least: float) -> None:
         """Raise the scales of adaptive noise to at least `least`."""
         self.stds.clamp_(min=least)
+
+    def restart(self, rng: np.random.Generator) -> None:
+        """Go to a noisy copy of the width-proportional distribution, with the first noise."""
+        if self.leading:
+            self.kept.copy_(self.probabilities)
+            self.leading.fill_(False)
+        self.distribution = perturb(width_proportional(self.sizes), self.noise, self.noise_std, rng)
+        self.stds.fill_(self.noise_std)
 
     def follow(
         self,

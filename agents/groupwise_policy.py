@@ -8,22 +8,24 @@ that look alike, and the weights fit a network with another number of groups.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from agents.candidates import Elite
-from agents.distribution import from_logits, to_logits
+from agents.distribution import from_logits, perturb, to_logits, width_proportional
 from agents.distribution_policy import PruningPolicy
 from agents.groupwise import GroupEncoder
 from pruning_env.observations import GROUP_FEATURES
 
 _MOST_SPREAD = 2.0  # times the first scale of the noise
+_IMITATION_STEPS = 500  # of Adam; a handful of states is then met to within some 0.01
 
 
 class GroupwisePolicy(PruningPolicy):
@@ -34,6 +36,11 @@ class GroupwisePolicy(PruningPolicy):
     log scales go `step_size` of the way to the elite's weighted mean and standard deviation. The
     network is then fitted to the latest targets of the last `memory` states by least squares; so
     following in one state does not forget the others. The clip is not needed and ignored.
+
+    What it predicts deterministically is another network of the same kind. A mean of good
+    distributions need not be good itself, so that one is fitted by least squares to the actions of
+    the best episode so far, state by state (self-imitation: Oh et al. 2018). Before there is one,
+    the search's network predicts.
 
     `network.state_dict()` has no L in it and can be loaded into the policy of another environment
     with as many budgets.
@@ -51,6 +58,7 @@ class GroupwisePolicy(PruningPolicy):
     """
 
     least: torch.Tensor
+    taught: torch.Tensor
     used: torch.Tensor
     observations: torch.Tensor
     targets: torch.Tensor
@@ -82,9 +90,12 @@ class GroupwisePolicy(PruningPolicy):
         seed = int(copy.deepcopy(self.rng).integers(2**31))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = nn.Sequential(
-                GroupEncoder(observation_space, groups, group_features, hidden),
-                nn.Linear(hidden, 2),
+            self.network, self.player = (
+                nn.Sequential(
+                    GroupEncoder(observation_space, groups, group_features, hidden),
+                    nn.Linear(hidden, outputs),
+                )
+                for outputs in (2, 1)
             )
         head = self.network[1]
         assert isinstance(head, nn.Linear) and observation_space.shape is not None
@@ -93,6 +104,7 @@ class GroupwisePolicy(PruningPolicy):
             head.bias.copy_(torch.tensor([0.0, np.log(max(self.noise_std, self.minimum_std))]))
         # Buffers, because they are saved with the policy.
         self.register_buffer("least", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("taught", torch.tensor(False))
         self.register_buffer("used", torch.tensor(0))
         self.register_buffer("observations", torch.zeros(memory, *observation_space.shape))
         self.register_buffer("targets", torch.zeros(memory, groups, 2))
@@ -119,6 +131,44 @@ class GroupwisePolicy(PruningPolicy):
     def widen(self, least: float) -> None:
         """Raise the scales of adaptive noise to at least `least`; updates lower that again."""
         self.least.fill_(least)
+
+    def restart(self, rng: np.random.Generator) -> None:
+        """Search around what the network says of targets drawn at random, with the first noise."""
+        self.least.fill_(self.noise_std)
+        count = min(int(self.used), len(self.targets))
+        if count == 0:
+            return
+        shares = perturb(width_proportional(self.sizes), self.noise, self.noise_std, rng)
+        target = np.stack(
+            [
+                to_logits(shares, self.sizes),
+                np.full(self.sizes.shape, np.log(max(self.noise_std, self.minimum_std))),
+            ],
+            axis=1,
+        )
+        self.targets[:count] = torch.as_tensor(target, dtype=torch.float32, device=self.device)
+        self._fit()
+
+    def imitate(
+        self,
+        observations: Sequence[NDArray[np.float32]],
+        actions: Sequence[NDArray[np.float32]],
+    ) -> None:
+        """Fit the network that predicts to an episode."""
+        where, what = (
+            torch.as_tensor(np.stack(each), dtype=torch.float32, device=self.device)
+            for each in (observations, actions)
+        )
+        _regress(
+            self.player, where, what[..., None], _IMITATION_STEPS, self.learning_rate, decay=True
+        )
+        self.taught.fill_(True)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        if not deterministic or not self.taught:
+            return super()._predict(observation, deterministic)
+        assert isinstance(observation, torch.Tensor)
+        return self.player(observation.float()).squeeze(2).clamp(-1.0, 1.0)
 
     def follow(
         self,
@@ -157,14 +207,28 @@ class GroupwisePolicy(PruningPolicy):
     def _fit(self) -> None:
         count = min(int(self.used), len(self.targets))
         observations, targets = self.observations[:count], self.targets[:count]
-        # A fresh optimiser: the targets have moved, and what it had learned of the old ones with
-        # them. It also leaves nothing that would have to be saved.
-        optimiser = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
-        for _ in range(self.gradient_steps):
-            loss = (self.network(observations) - targets).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+        _regress(self.network, observations, targets, self.gradient_steps, self.learning_rate)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **self.settings}
+
+
+def _regress(
+    network: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    steps: int,
+    learning_rate: float,
+    decay: bool = False,
+) -> None:
+    """Fit a network by least squares; with `decay` the learning rate falls to 0, to come close."""
+    # A fresh optimiser: the targets have moved, and what it had learned of the old ones with them.
+    # It also leaves nothing that would have to be saved.
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    for step in range(steps):
+        if decay:
+            optimiser.param_groups[0]["lr"] = learning_rate * (1.0 - step / steps)
+        loss = (network(inputs) - targets).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()

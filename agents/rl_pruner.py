@@ -80,8 +80,10 @@ class RLPruner(BaseAlgorithm):
         samples_per_epoch: candidates per epoch, and per state below the first of a deeper look.
             Spec: 10 samples.
         epochs: epochs per pruning step, at most. Spec: 10 epochs.
-        patience: epochs in a row in which every candidate was a repeat visit, after which the step
-            is committed early; None for never. Spec: never.
+        patience: stale epochs in a row after which the step is committed early; None for never.
+            Spec: never.
+        stale_below: an epoch or an episode is stale when less than this share of what was tried in
+            it was new and not a repeat visit; see `patience` and `restart`.
         lookahead: steps for which a candidate is kept before it is judged, or None for the rest of
             the episode. Spec: 1. A pruning step is often harmless although what it leads to is not;
             to the end, every candidate is a finished pruning, and costs one evaluation just the
@@ -97,6 +99,9 @@ class RLPruner(BaseAlgorithm):
         minimum_std: smallest scale of adaptive noise, above 0.
         restart_std: at the end of an episode, scales of adaptive noise grow to at least this, so
             that the next one searches afresh.
+        restart: whether to begin again elsewhere after a stale episode: around a distribution drawn
+            at random, with the first noise. Without it, most of a long search is repeat visits,
+            which cost time although no evaluation. Spec: no.
         update: "elite", or the published "best".
         clip: largest relative change of a share in one update, None for any. Spec: the "PPO" clip,
             0.25.
@@ -132,6 +137,7 @@ class RLPruner(BaseAlgorithm):
         samples_per_epoch: int = 10,
         epochs: int = 20,
         patience: int | None = 1,
+        stale_below: float = 0.25,
         lookahead: int | None = None,
         depth: int = 1,
         discount: float = 0.9,
@@ -139,6 +145,7 @@ class RLPruner(BaseAlgorithm):
         noise_std: float | None = None,
         minimum_std: float = 0.1,
         restart_std: float = 1.0,
+        restart: bool = True,
         update: str = "elite",
         clip: float | None = None,
         buffer_size: int = 10,
@@ -168,7 +175,7 @@ class RLPruner(BaseAlgorithm):
         check_range(0.0, np.inf, noise_std=std, restart_std=restart_std)
         check_range(0.001, np.inf, minimum_std=minimum_std)
         check_range(0.0, 1.0, discount=discount, clip=clip, epsilon=epsilon)
-        check_range(0.0, 1.0, epsilon_fraction=epsilon_fraction)
+        check_range(0.0, 1.0, epsilon_fraction=epsilon_fraction, stale_below=stale_below)
 
         super().__init__(
             policy,
@@ -184,6 +191,7 @@ class RLPruner(BaseAlgorithm):
         self.samples_per_epoch = samples_per_epoch
         self.epochs = epochs
         self.patience = patience
+        self.stale_below = stale_below
         self.lookahead = lookahead
         self.depth = depth
         self.discount = discount
@@ -191,6 +199,7 @@ class RLPruner(BaseAlgorithm):
         self.noise_std = float(std)
         self.minimum_std = minimum_std
         self.restart_std = restart_std
+        self.restart = restart
         self.update = update
         self.clip = clip
         self.buffer_size = buffer_size
@@ -198,8 +207,13 @@ class RLPruner(BaseAlgorithm):
         self.epsilon_fraction = epsilon_fraction
         self._tracker = IncumbentTracker("rl-pruner")
         self._evaluations = 0
+        self._visits = 0
+        self._episode_start = (0, 0)  # evaluations and visits before it
         self._judged: list[float] = []
-        self._path: list[tuple[float, NDArray[np.float32]]] = []  # committed in this episode
+        # What was seen and done in this episode.
+        self._path: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        self._kept: Candidate | None = None  # committed last, if in this episode
+        self._taught = -np.inf  # accuracy of the episode that the policy was taught last
         if self.env is not None:
             kind = self._read_env()
             self.sizes, self.logit_scale = kind.sizes, kind.logit_scale
@@ -284,6 +298,7 @@ class RLPruner(BaseAlgorithm):
             "discount": 0.9,
             "noise": "absolute",
             "noise_std": 0.04,
+            "restart": False,
             "update": "best",
             "clip": 0.25,
             "buffer_size": 10,
@@ -356,7 +371,7 @@ class RLPruner(BaseAlgorithm):
         assert self.env is not None
         state = self.env.env_method("state")[0]
         if state.step == 0:
-            self._path = []
+            self._path, self._kept = [], None
         buffer: list[Candidate] = []
         step_best = -np.inf
         idle = 0
@@ -366,8 +381,9 @@ class RLPruner(BaseAlgorithm):
             room = max(total_timesteps - self.num_timesteps - 1, 0 if buffer else 1)
             if room == 0 or idle == self.patience:
                 break
-            before = self._evaluations
-            candidates = self._judge(state, min(self.samples_per_epoch, room), room)
+            before = self._tried
+            kept = None if buffer or self.lookahead is not None else self._kept
+            candidates = self._judge(state, min(self.samples_per_epoch, room), room, kept)
             for candidate in candidates:
                 buffer = remember(buffer, candidate, self.buffer_size)
             for q in self._judged:
@@ -375,9 +391,9 @@ class RLPruner(BaseAlgorithm):
                     return False
             improved = buffer[0].q > step_best
             step_best = buffer[0].q
-            idle = idle + 1 if self._evaluations == before else 0
+            idle = idle + 1 if self._stale(before) else 0
             # Repeat visits say nothing new: an elite of them would only make p drift.
-            if improved if self.update == "best" else idle == 0:
+            if improved if self.update == "best" else self._evaluations > before[0]:
                 self._follow(buffer)
         if self.num_timesteps < total_timesteps:
             rewards, dones, infos = self._commit(buffer)
@@ -403,9 +419,17 @@ class RLPruner(BaseAlgorithm):
         )
         return callback.on_step()
 
-    def _judge(self, state: PruningState, count: int, room: int) -> list[Candidate]:
-        """Draw `count` candidates and judge them together; nothing in the environment moves."""
-        drawn = [self.policy.sample(self._observation, self.rng) for _ in range(count)]
+    def _judge(
+        self, state: PruningState, count: int, room: int, kept: Candidate | None
+    ) -> list[Candidate]:
+        """Draw candidates, `count` with `kept`, and judge them; nothing in the environment moves.
+
+        `kept` is the last commit, whose outcome at the end of the episode is known: with it among
+        the candidates, a commit never leads to less than the one before it has promised.
+        """
+        drawn = [] if kept is None else [kept.probabilities]
+        while len(drawn) < count:
+            drawn.append(self.policy.sample(self._observation, self.rng))
         actions = [self._to_action(probabilities) for probabilities in drawn]
         before = self._evaluations_of_env()
         values, transitions = look_ahead(
@@ -422,6 +446,7 @@ class RLPruner(BaseAlgorithm):
         if self._tracker.state is not incumbent:
             self._play(state, zip(transitions, actions, strict=False))
         self._evaluations += spent
+        self._visits += len(transitions)
         self._judged = [transition.reward for transition in transitions]
         return [
             Candidate(float(q), probabilities, action)
@@ -436,14 +461,10 @@ class RLPruner(BaseAlgorithm):
         """Tell the policy the way to a new incumbent, if one action leads there from `state`."""
         for transition, action in candidates:
             known = transition.state is self._tracker.state and len(self._path) == state.step
-            if known and (progress := self._progress()) is not None:
-                starts, actions = zip(*self._path, (progress, action), strict=True)
-                self.policy.play(starts, actions)
-
-    def _progress(self) -> float | None:
-        return (
-            None if self.policy.progress is None else self._observation[self.policy.progress].item()
-        )
+            entry = self.policy.progress
+            if known and entry is not None:
+                seen, actions = zip(*self._path, (self._observation, action), strict=True)
+                self.policy.play([each[entry].item() for each in seen], actions)
 
     def _to_action(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
         return to_action(probabilities, self.sizes, self.logit_scale)
@@ -474,17 +495,48 @@ class RLPruner(BaseAlgorithm):
         explore = self.rng.uniform() < self.exploration_rate
         chosen = buffer[self.rng.integers(len(buffer))] if explore else buffer[0]
         before = self._evaluations_of_env()
-        if (progress := self._progress()) is not None:
-            self._path.append((progress, chosen.action))
+        self._path.append((self._observation.copy(), chosen.action))
+        self._kept = chosen
         observations, rewards, dones, infos = self.env.step(chosen.action[None])
         self._evaluations += self._evaluations_of_env() - before
         self._last_obs = observations  # type: ignore[assignment]
         self._last_episode_starts = dones
         self._episode_num += int(dones.sum())
         if dones[0]:
-            self.policy.widen(self.restart_std)
+            self._kept = None
+            self._teach(infos[0])
+            self._go_on_or_restart()
         self._update_info_buffer(infos, dones)
         return rewards, dones, infos
+
+    def _teach(self, info: dict[str, Any]) -> None:
+        """At the end of an episode that is the best so far: let the policy imitate it."""
+        best = self._tracker.state
+        if best is None or not info["is_success"]:
+            return
+        accuracy = info["accuracy"]
+        if accuracy >= best.latest.accuracy and accuracy > self._taught:
+            self._taught = accuracy
+            self.policy.imitate(*zip(*self._path, strict=True))
+
+    def _go_on_or_restart(self) -> None:
+        """At the end of an episode: search on around the same distribution, or elsewhere."""
+        stale = self._stale(self._episode_start)
+        self._episode_start = self._tried
+        if stale and self.restart:
+            self.policy.restart(self.rng)
+        else:
+            self.policy.widen(self.restart_std)
+
+    @property
+    def _tried(self) -> tuple[int, int]:
+        """Evaluations and visits, of which the former are a part."""
+        return self._evaluations, self._visits
+
+    def _stale(self, before: tuple[int, int]) -> bool:
+        """Whether since then there was little that was new."""
+        fresh, visits = np.subtract(self._tried, before)
+        return bool(fresh < self.stale_below * visits)
 
     @property
     def exploration_rate(self) -> float:

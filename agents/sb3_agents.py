@@ -24,11 +24,15 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from agents.ppo_lagrangian import PPOLagrangian
 from agents.recording import IncumbentRecorder
 from agents.result import SearchResult
+from agents.scaling import ScaledReward
 from agents.settings import read_settings, settings_file, task_of
 from agents.training import Learner
 
 #: A setting of ours: the scale of Gaussian noise on the actions of deterministic policies.
 ACTION_NOISE = "action_noise_std"
+
+#: A setting of ours: what rewards are multiplied by before the algorithm sees them.
+REWARD_SCALE = "reward_scale"
 
 #: Arguments of algorithms that are no settings.
 _GIVEN = {
@@ -65,7 +69,8 @@ class StockAgent:
             ValueError: the environment does not suit it; the message says how to make one.
         """
         self._check(env)
-        settings = read_settings(settings_file(self.name), task_of(env), self.allowed_settings())
+        settings = self._settings(env)
+        settings.pop(REWARD_SCALE, None)  # `wrap` sees to it
         if ACTION_NOISE in settings:
             zeros = np.zeros(env.action_space.shape or ())
             scale = np.full_like(zeros, settings.pop(ACTION_NOISE))
@@ -80,13 +85,18 @@ class StockAgent:
             **settings,
         )
 
-    def wrap(self, env: gym.Env) -> Monitor:
-        """The environment as the agent needs it."""
-        return Monitor(IncumbentRecorder(env, self.name))
+    def wrap(self, env: gym.Env) -> gym.Env:
+        """The environment as the agent needs it; its monitor sees the true rewards."""
+        monitored = Monitor(IncumbentRecorder(env, self.name))
+        scale = self._settings(env).get(REWARD_SCALE, 1.0)
+        return monitored if scale == 1.0 else ScaledReward(monitored, scale)
+
+    def _settings(self, env: gym.Env) -> dict[str, Any]:
+        return read_settings(settings_file(self.name), task_of(env), self.allowed_settings())
 
     def allowed_settings(self) -> set[str]:
         """Names that its settings file may use."""
-        allowed: set[str] = set()
+        allowed = {REWARD_SCALE}
         for each in inspect.getmro(self.algorithm):
             if each is BaseAlgorithm:
                 break

@@ -18,6 +18,7 @@ from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.reproduce.command import add_reproduce_command
 from benchmarks.soak import add_soak_command
 from benchmarks.speed.command import add_speed_command
+from benchmarks.state.command import add_state_command
 from benchmarks.training.command import add_train_command
 from benchmarks.zoo.command import add_commands
 from pruning_env.tasks import task_names
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_commands(commands)
     add_speed_command(commands)
     add_agents_command(commands)
+    add_state_command(commands)
     add_checks_commands(commands)
     add_constrained_command(commands)
     add_soak_command(commands)

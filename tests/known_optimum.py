@@ -109,7 +109,10 @@ class KnownOptimumEnv(gym.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         transition = self.dynamics.transition(self._state, action)
         self._state = transition.state
-        info = {"is_success": self.dynamics.feasible(self._state)}
+        info = {
+            "accuracy": self._state.latest.accuracy,
+            "is_success": self.dynamics.feasible(self._state),
+        }
         return self._observation(), transition.reward, transition.terminated, False, info
 
     @property

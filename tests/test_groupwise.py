@@ -1,5 +1,6 @@
 """Networks with shared weights over groups: order, number of groups, and learning."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -177,7 +178,7 @@ def test_permuting_the_groups_permutes_its_distribution():
 
 
 def test_rl_pruner_learns_with_it_to_prune_the_group_that_costs_nothing(graph):
-    agent = pruner(graph).learn(250)
+    agent = pruner(graph, restart=False).learn(250)
     assert agent.distribution.argmax() == FREE_GROUP
     assert agent.distribution[FREE_GROUP] > 0.6
     assert agent.incumbent.accuracy > 0.97
@@ -198,3 +199,33 @@ def test_making_it_leaves_the_global_generator_alone(graph):
     before = torch.get_rng_state()
     pruner(graph).learn(30)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_its_deterministic_prediction_is_a_network_that_imitates_the_best_episode(tmp_path):
+    env = gym.make("CNNPruneTabular-v0")
+    agent = RLPruner("GroupwisePolicy", env, seed=0, epsilon=0.0).learn(400)
+    agent.save(tmp_path / "agent")
+    for player in (agent, RLPruner.load(tmp_path / "agent")):
+        observation, info = env.reset(seed=0)
+        terminated = False
+        while not terminated:
+            action, _ = player.predict(observation, deterministic=True)
+            observation, _, terminated, _, info = env.step(action)
+        assert agent.incumbent is not None
+        assert info["accuracy"] >= agent.incumbent.state.latest.accuracy - 0.04
+    assert not np.array_equal(action, player.predict(0 * observation, deterministic=True)[0])
+
+
+def test_a_restart_moves_the_search_and_not_what_is_predicted():
+    policy, here = policy_for(4, gradient_steps=300), observations(4)[0].numpy()
+    policy.follow(
+        here, Elite(np.array([[0.7, 0.1, 0.1, 0.1]] * 2), np.array([0.6, 0.4])), 1.0, None
+    )
+    done = np.array([0.9, -0.3, 0.2, -1.0], np.float32)
+    policy.imitate([here], [done])
+    assert np.allclose(policy.predict(here, deterministic=True)[0], done, atol=0.02)
+    searched = policy.shares(here)
+    policy.restart(np.random.default_rng(1))
+    assert np.allclose(policy.predict(here, deterministic=True)[0], done, atol=0.02)
+    assert not np.allclose(policy.shares(here), searched, atol=0.1)
+    assert np.allclose(policy.spread(here), 1.2, rtol=0.2)

@@ -41,7 +41,14 @@ def test_it_learns_to_prune_the_group_that_costs_nothing(graph, noise, lookahead
     # The published scale is for some 50 shares, not for 4.
     std = 0.2 if noise == "absolute" else None
     update = "elite" if noise == "adaptive" else "best"
-    agent = make(graph, noise=noise, noise_std=std, lookahead=lookahead, update=update)
+    agent = make(
+        graph,
+        noise=noise,
+        noise_std=std,
+        lookahead=lookahead,
+        update=update,
+        restart=False,  # which would forget it
+    )
     assert np.allclose(agent.distribution, 1 / 4)
     agent.learn(2_000)
     assert agent.distribution.argmax() == FREE_GROUP
@@ -314,6 +321,7 @@ def test_it_works_through_wrappers_that_are_already_there(graph):
         ("update", "nobody"),
         ("minimum_std", 0.0),
         ("restart_std", -1.0),
+        ("stale_below", 1.5),
         ("epsilon", float("nan")),
     ],
 )
@@ -325,7 +333,7 @@ def test_a_bad_argument_is_named(graph, name, value):
 def test_there_is_no_incumbent_before_anything_feasible_was_judged(graph):
     agent = make(graph, limit=0.3, lookahead=1)
     assert agent.incumbent is None
-    agent.learn(100)  # one pruning step of several
+    agent.learn(30)  # a pruning step or two of several
     assert agent.incumbent is None
 
 
@@ -525,3 +533,45 @@ def test_deterministic_predictions_are_the_way_to_the_incumbent(tmp_path, constr
         assert (
             env.get_wrapper_attr("state")().counts.tolist() == agent.incumbent.state.counts.tolist()
         )
+
+
+@pytest.mark.slow
+def test_a_search_that_has_converged_begins_again_elsewhere():
+    spent = []
+    for restart in (False, True):
+        env = gym.make("CNNPruneTabular-v0")
+        RLPruner("DistributionPolicy", env, seed=0, restart=restart).learn(2_500)
+        spent.append(env.unwrapped.evaluations)  # type: ignore[attr-defined]
+    assert spent[1] > 1.3 * spent[0]
+
+
+def test_a_commit_leads_to_no_less_than_the_one_before_it_promised():
+    agent = RLPruner("DistributionPolicy", gym.make("CNNPruneTabular-v0"), seed=0, epsilon=0.0)
+    commit = agent._commit
+    promised: list[float] = []
+    shortfalls: list[float] = []
+
+    def watched(buffer):
+        rewards, dones, infos = commit(buffer)
+        if promised:
+            shortfalls.append(promised.pop() - buffer[0].q)
+        if not dones[0]:
+            promised.append(buffer[0].q - float(rewards[0]))
+        return rewards, dones, infos
+
+    agent._commit = watched  # type: ignore[method-assign]
+    agent.learn(700)
+    assert len(shortfalls) > 5 and max(shortfalls) < 1e-4
+
+
+def test_a_restart_leaves_the_distribution_of_the_best_episode_to_be_predicted(graph):
+    policy = make(graph).policy  # its environment does not say how far an episode has come
+    seen = np.zeros(policy.observation_space.shape, np.float32)
+    policy.distribution = np.array([0.1, 0.2, 0.6, 0.1])
+    before, _ = policy.predict(seen, deterministic=True)
+    for seed in range(2):
+        policy.restart(np.random.default_rng(seed))
+        assert np.array_equal(policy.predict(seen, deterministic=True)[0], before)
+    assert not np.allclose(policy.distribution, [0.1, 0.2, 0.6, 0.1], atol=0.1)
+    policy.imitate([seen], [before])
+    assert not np.allclose(policy.predict(seen, deterministic=True)[0], before)

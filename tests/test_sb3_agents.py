@@ -13,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from agents.sb3_agents import stock_agents
+from agents.scaling import ScaledReward
 from agents.settings import read_settings, settings_file, task_of
 from agents.training import begin
 from tests.learners import LEARNERS, env_for, learner_of, same_parameters
@@ -140,6 +141,24 @@ def test_settings_come_with_the_package_and_do_not_discount(name):
     assert settings["gamma"] == 1.0
     agent: Any = STOCK[name].make(env, 0)
     assert agent.gamma == 1.0 and agent.policy_kwargs["net_arch"] == [64, 64]
+
+
+def test_scaled_rewards_are_the_algorithms_alone():
+    env = STOCK["ppo"].wrap(gym.make("CNNPruneTabular-v0"))
+    env.reset(seed=0)
+    terminated, true, seen = False, 0.0, 0.0
+    while not terminated:
+        _, reward, terminated, _, info = env.step(np.zeros(6, np.float32))
+        true += sum(info["reward_terms"].values())
+        seen += float(reward)
+    assert seen == pytest.approx(0.05 * true) and true < -5
+    assert info["episode"]["r"] == pytest.approx(true, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_scale_that_is_no_positive_number_is_refused(scale):
+    with pytest.raises(ValueError, match="scale="):
+        ScaledReward(gym.make("CNNPruneTabular-v0"), scale)
 
 
 def test_a_task_replaces_single_settings(tmp_path):

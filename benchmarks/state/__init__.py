@@ -1,0 +1,1 @@
+"""Does state help: fixed sequences of actions against policies that see where they are."""
