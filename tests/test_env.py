@@ -539,7 +539,7 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("max_steps", 2.0, "at least 1"),
         ("device", "gpu", "cpu"),
         ("device", None, "cpu"),
-        ("render_mode", "human", "ansi, rgb_array"),
+        ("render_mode", "video", "ansi, human, rgb_array"),
         ("channels_per_step", 0.0, r"\(0, 1\]"),
         ("logit_scale", float("nan"), "above 0"),
         ("reward_scale", -1, "above 0"),

@@ -131,6 +131,7 @@ def made(agent: str, accuracies: list[float], **changes: Any) -> list[AgentRow]:
             agent=agent,
             seed=seed,
             history=((1, accuracy),),
+            val_accuracy=accuracy,
             anchors=Anchors(0.9, 0.4),
             **changes,
         )

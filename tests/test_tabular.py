@@ -183,7 +183,7 @@ def test_the_spec_survives_json():
         ({"action": "nope"}, "action"),
         ({"channels_per_step": 2}, "channels_per_step"),
         ({"logit_scale": -1}, "logit_scale"),
-        ({"render_mode": "human"}, "render_mode"),
+        ({"render_mode": "video"}, "render_mode"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, word):
