@@ -13,7 +13,7 @@ OLDEST := "gymnasium==1.2.2" "numpy==1.26.*" "torch==2.8.*" "stable-baselines3==
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-oldest check docs format clean
+.PHONY: help install demo test test-slow test-oldest check docs notebooks format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ install: $(STAMP) ## make .venv and install the project into it, with the develo
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev,docs,export]"
+	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev,docs,export,notebooks]"
 	@touch $@
 
 demo: $(STAMP) ## prune the embedded network with every method; writes runs/demo/
@@ -50,10 +50,13 @@ check: $(STAMP) ## lint, formatting, types, spelling
 docs: $(STAMP) ## build the pages into docs/_build/; any warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
+notebooks: $(STAMP) ## run the notebooks and keep their outputs (some minutes)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python notebooks/execute.py
+
 format: $(STAMP) ## mend what the linter and the formatter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean: ## remove .venv, caches and build products (runs/ stays)
 	rm -rf $(VENV) $(OLDEST_VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/_generated
-	find pruning_env agents benchmarks docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pruning_env agents benchmarks docs notebooks tests -name __pycache__ -type d -prune -exec rm -rf {} +
