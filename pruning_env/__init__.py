@@ -14,17 +14,24 @@ import gymnasium as gym
 if TYPE_CHECKING:
     from pruning_env.budgets import register_budget
     from pruning_env.channels import ChannelGraph
+    from pruning_env.data import Split, Splits
     from pruning_env.dynamics import PruningState
     from pruning_env.evaluator import Evaluator
-    from pruning_env.rewards import register_reward
+    from pruning_env.importance import Evidence, register_importance
+    from pruning_env.rewards import Outcome, register_reward
     from pruning_env.tasks import Task, register_task
 
 __all__ = [
     "ChannelGraph",
     "Evaluator",
+    "Evidence",
+    "Outcome",
     "PruningState",
+    "Split",
+    "Splits",
     "Task",
     "register_budget",
+    "register_importance",
     "register_reward",
     "register_task",
 ]
@@ -32,9 +39,14 @@ __all__ = [
 _HOMES = {
     "ChannelGraph": "channels",
     "Evaluator": "evaluator",
+    "Evidence": "importance",
+    "Outcome": "rewards",
     "PruningState": "dynamics",
+    "Split": "data",
+    "Splits": "data",
     "Task": "tasks",
     "register_budget": "budgets",
+    "register_importance": "importance",
     "register_reward": "rewards",
     "register_task": "tasks",
 }

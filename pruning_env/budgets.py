@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from pruning_env.arguments import check_choice, check_fraction, check_new_name
 from pruning_env.latency import interleaved_latency
+from pruning_env.plugins import load_plugins
+from pruning_env.protocols import BudgetFunction
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
 
     from pruning_env.channels import ChannelGraph
 
-MeasureFunction = Callable[["nn.Module"], float]
+F = TypeVar("F", bound=BudgetFunction)
 DEFAULT_BUDGET = {"params": 0.25}
 
 _CLOSED_FORM: dict[str, Callable[[ChannelGraph, np.ndarray], float]] = {
     "params": lambda graph, keep: float(graph.params(keep)),
     "macs": lambda graph, keep: float(graph.macs(keep)),
 }
-_MEASURED: dict[str, MeasureFunction] = {}
+_MEASURED: dict[str, BudgetFunction] = {}
 
 LATENCY_IMAGES = 32
 """Images in the batch that `latency` times: enough that arithmetic counts, small enough to wait."""
@@ -54,8 +56,18 @@ def latency(dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
 _COMPARED: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor], float]] = {"latency": latency}
 
 
-def register_budget(name: str, function: MeasureFunction) -> MeasureFunction:
+@overload
+def register_budget(name: str) -> Callable[[F], F]: ...
+
+
+@overload
+def register_budget(name: str, function: F) -> F: ...
+
+
+def register_budget(name: str, function: F | None = None) -> F | Callable[[F], F]:
     """Let `budget={name: limit}` bound `function(pruned_model)`.
+
+    Without `function` it is a decorator, as `register_reward` and `register_importance` are.
 
     Args:
         name: the new key of `budget`.
@@ -67,20 +79,29 @@ def register_budget(name: str, function: MeasureFunction) -> MeasureFunction:
             deterministic, neither is the environment.
 
     Returns:
-        `function`.
+        `function`, or the decorator.
 
     Raises:
         ValueError: the name is taken or empty, or `function` cannot be called.
     """
-    check_new_name("name", name, budget_names())
-    if not callable(function):
-        raise ValueError(f"function={function!r} is not allowed; give a function of the model")
-    _MEASURED[name] = function
-    return function
+    check_new_name("name", name, _names())
+
+    def add(measure: F) -> F:
+        if not callable(measure):
+            raise ValueError(f"function={measure!r} is not allowed; give a function of the model")
+        _MEASURED[name] = measure
+        return measure
+
+    return add if function is None else add(function)
 
 
 def budget_names() -> tuple[str, ...]:
-    """The keys that `budget=` accepts."""
+    """The keys that `budget=` accepts; those of plug-ins too."""
+    load_plugins()
+    return _names()
+
+
+def _names() -> tuple[str, ...]:
     return (*_CLOSED_FORM, *_COMPARED, *_MEASURED)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pruning_env.arguments import check_choice, check_new_name
 from pruning_env.channels import ChannelGraph, Slot
 from pruning_env.gates import channel_sums, gate_gradients, rows_of
+from pruning_env.plugins import load_plugins
+from pruning_env.protocols import ImportanceFunction
 
 __all__ = [
     "TAYLOR_BATCH",
@@ -60,15 +63,25 @@ class Evidence:
     rng: np.random.Generator | None
 
 
-Kind = Callable[[Evidence], Scores]
-_KINDS: dict[str, Kind] = {}
+KindT = TypeVar("KindT", bound=ImportanceFunction)
+_KINDS: dict[str, ImportanceFunction] = {}
 
 
-def register_importance(name: str) -> Callable[[Kind], Kind]:
-    """Decorator: a function from `Evidence` to (C,) scores becomes the kind `name`."""
+def register_importance(name: str) -> Callable[[KindT], KindT]:
+    """Decorator: let `importance=name` choose the decorated function.
 
-    def register(kind: Kind) -> Kind:
-        check_new_name("name", name, _KINDS)
+    The function gets an `Evidence` and returns (C,) finite scores, one per channel; in each group
+    those with the lowest go first.
+
+    Args:
+        name: the new value of `importance=`.
+
+    Raises:
+        ValueError: the name is taken or empty.
+    """
+    check_new_name("name", name, _KINDS)
+
+    def register(kind: KindT) -> KindT:
         _KINDS[name] = kind
         return kind
 
@@ -76,7 +89,8 @@ def register_importance(name: str) -> Callable[[Kind], Kind]:
 
 
 def importance_kinds() -> tuple[str, ...]:
-    """Names of the registered kinds."""
+    """Names of the registered kinds; those of plug-ins too."""
+    load_plugins()
     return tuple(_KINDS)
 
 
@@ -110,7 +124,7 @@ def importance(
         ValueError: The kind is unknown, needs something that was not given, does not apply to this
             network, or yields a score that is not finite (the message names the layer).
     """
-    check_choice("kind", kind, _KINDS)
+    check_choice("kind", kind, importance_kinds())
     scores = np.asarray(_KINDS[kind](Evidence(graph, model, images, labels, rng)), np.float64)
     if scores.shape != (graph.num_channels,):
         raise ValueError(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from pruning_env.arguments import check_choice, check_new_name
+from pruning_env.plugins import load_plugins
+from pruning_env.protocols import RewardFunction
 
 if TYPE_CHECKING:
     from pruning_env.dynamics import PruningState
@@ -49,7 +51,6 @@ class Outcome:
     terminated: bool
 
 
-RewardFunction = Callable[[Outcome], Mapping[str, float]]
 F = TypeVar("F", bound=RewardFunction)
 
 
@@ -97,13 +98,14 @@ def register_reward(name: str, *, lazy: bool = False) -> Callable[[F], F]:
 
 
 def reward_names() -> tuple[str, ...]:
-    """The values that `reward=` accepts."""
+    """The values that `reward=` accepts; those of plug-ins too."""
+    load_plugins()
     return tuple(_REWARDS)
 
 
 def get_reward(name: str) -> Reward:
     """The reward registered as `name`."""
-    check_choice("reward", name, _REWARDS)
+    check_choice("reward", name, reward_names())
     return _REWARDS[name]
 
 

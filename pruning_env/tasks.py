@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,8 @@ from torch import nn
 from pruning_env import data, models
 from pruning_env.image_folders import load_imagefolder
 from pruning_env.models import CifarResNet, CifarVGG, LeNet5, load_state_file
+from pruning_env.plugins import load_plugins
+from pruning_env.protocols import BuildNetwork, LoadData, LoadWeights
 
 __all__ = ["Task", "get_task", "imagefolder_task", "register_task", "task_names"]
 
@@ -46,9 +47,9 @@ class Task:
 
     name: str
     summary: str
-    build: Callable[[], nn.Module]
-    load_data: Callable[[str | None], data.Splits]
-    load_weights: Callable[[nn.Module, str | None, str | None], None]
+    build: BuildNetwork
+    load_data: LoadData
+    load_weights: LoadWeights
     input_shape: tuple[int, int, int]
     val_seen: bool
 
@@ -104,13 +105,15 @@ def get_task(name: str) -> Task:
     Raises:
         ValueError: There is none; the message lists the names there are.
     """
+    load_plugins()
     if name not in _TASKS:
         raise ValueError(f"task={name!r}: unknown; registered tasks are {', '.join(_TASKS)}.")
     return _TASKS[name]
 
 
 def task_names() -> tuple[str, ...]:
-    """The registered names, in the order of registration."""
+    """The registered names, in the order of registration; those of plug-ins too."""
+    load_plugins()
     return tuple(_TASKS)
 
 

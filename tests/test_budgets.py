@@ -111,7 +111,7 @@ def test_a_taken_or_empty_name_cannot_be_registered(name):
 
 def test_what_cannot_be_called_cannot_be_registered():
     with pytest.raises(ValueError, match=r"function=0\.5"):
-        register_budget("number", 0.5)  # type: ignore[arg-type]
+        register_budget("number", 0.5)  # type: ignore[call-overload]
 
 
 def test_latency_is_a_built_in_name_that_cannot_be_taken():

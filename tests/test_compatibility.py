@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "reward_scale": 0.5,
     "observation": "dict",
     "importance": "l1",
+    "sensitivity_every": 2,
     "recovery": "none",
     "finetune_steps": 3,
     "finetune_lr": 0.01,
@@ -53,7 +54,7 @@ OTHER: dict[str, Any] = {
 
 
 #: The table knows one kind of each.
-ONLY = {"action": "distribution", "observation": "flat"}
+ONLY = {"action": "distribution", "observation": "flat", "sensitivity_every": None}
 
 
 def others(name: str) -> dict[str, Any]:

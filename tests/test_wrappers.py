@@ -19,7 +19,7 @@ from agents.groupwise import GroupEncoder, GroupwiseActorCriticPolicy, Groupwise
 from pruning_env import tasks
 from pruning_env.env import CNNPruneEnv
 from pruning_env.tasks import Task
-from pruning_env.wrappers import CostReturn, MultiObjectiveReward, PadGroups
+from pruning_env.wrappers import CostReturn, EvaluationCounter, MultiObjectiveReward, PadGroups
 from tests.small import small_model, small_splits
 
 COSTLY = {"constraint": "cost", "max_steps": 2, "budget": {"params": 0.2}, "reward": "final"}
@@ -247,3 +247,62 @@ def test_one_policy_trains_on_two_tasks_at_once(kind, two_tasks):
     seen: Any = envs.reset()
     actions, _ = agent.predict(seen, deterministic=True)
     assert actions.shape == (2, 8)
+
+
+# EvaluationCounter
+
+
+def test_the_counter_says_what_was_spent_and_changes_nothing_else():
+    plain, wrapped = walk(tabular(**COSTLY)), walk(EvaluationCounter(tabular(**COSTLY)))
+    counts = [each[-1].pop("evaluations") for each in wrapped]
+    assert data_equivalence(plain, wrapped, exact=True)
+    assert counts[0] == 0 and counts == sorted(counts)
+    # Two steps to an episode, of which `final` judges one.
+    steps = [count for count, each in zip(counts, wrapped, strict=True) if len(each) > 2]
+    assert 0 < steps[-1] <= len(steps) / 2
+
+
+def test_the_count_begins_with_the_wrapper_and_knows_of_forks_and_of_the_cache():
+    inner = tabular(budget={"params": 0.2})
+    inner.reset(seed=0)
+    inner.step(np.zeros(6, np.float32))
+    env: Any = EvaluationCounter(inner)
+    assert env.evaluations == 0
+    env.reset(seed=0)
+    info = env.step(np.zeros(6, np.float32))[4]
+    assert info["evaluations"] == 0  # judged before
+    env.unwrapped.fork().step(np.ones(6, np.float32))
+    env.unwrapped.fork().step(np.eye(6, dtype=np.float32)[2])
+    assert env.evaluations == 2
+    assert env.reset()[1]["evaluations"] == 2
+
+
+def test_from_the_limit_on_every_step_is_truncated():
+    env: Any = EvaluationCounter(tabular(budget={"params": 0.05}), limit=12)
+    said = walk(env, steps=60)
+    steps = [(each[4]["evaluations"], each[3]) for each in steps_of(said)]
+    assert [truncated for _, truncated in steps] == [count >= 12 for count, _ in steps]
+    first = next(count for count, truncated in steps if truncated)
+    assert first == 12 and len(steps) == 60 and steps[-1][0] > 12
+
+
+def test_the_counter_passes_the_checker_and_is_made_again_from_its_spec():
+    env = EvaluationCounter(tabular(), limit=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version")
+        check_env(env, skip_render_check=True, skip_close_check=True)
+    assert env.spec is not None
+    again: Any = gym.make(env.spec)
+    assert again.limit == 3 and again.evaluations == 0
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(ValueError, match="give an integer of at least 1"):
+        EvaluationCounter(tabular(), limit=limit)
+
+
+def test_an_environment_that_does_not_count_is_refused():
+    with pytest.raises(ValueError, match="which count"):
+        EvaluationCounter(gym.make("CartPole-v1"))

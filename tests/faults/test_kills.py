@@ -1,8 +1,8 @@
 """kill -9 at random moments: what is left is whole, and the next run goes on from it.
 
-Runs are forked from a process that has imported everything, so that a kill takes a second and not
-the ten that torch takes to be imported. The moments are drawn from a fixed seed, over the time that
-an undisturbed run takes.
+Runs are forked from a process that has imported everything, also what commands import only when
+they need it, so that a kill takes a second and not the ten that importing takes. The moments are
+drawn from a fixed seed, over the time that an undisturbed run takes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from agents.cli import main
 from agents.rows import ResultRow
 from benchmarks.__main__ import main as benchmarks
 from benchmarks.agents.rows import AgentRow, read_rows
+from pruning_env.channels import ChannelGraph
 from pruning_env.storage import load_pruned
+from pruning_env.tasks import get_task
 
 KILLS = {"train": 40, "prune": 40, "benchmarks": 20}
 """100 in all; the quick tests do three of each command but the last."""
@@ -35,6 +37,14 @@ TRAIN = [
     *("--evaluations", "120", "--checkpoint-every", "20", "--resume"),
 ]
 PRUNE = ["prune", "--budget", "params=0.5", "--force"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_imported() -> None:
+    """Without a backward pass, whose threads a fork cannot go on with."""
+    task = get_task("digits-resnet8")
+    task.load_data(None)
+    ChannelGraph.trace(task.model(), task.example_input())
 
 
 class Fork:
@@ -93,14 +103,16 @@ def whole(folder: Path) -> dict[str, Any]:
     return found
 
 
-def kill_trainings(kills: int, folder: Path) -> None:
+def kill_trainings(kills: int, folder: Path) -> int:
+    """Kill so many; how many runs ended before they could be killed, the last one included."""
     reference, out = folder / "reference", folder / "out"
     code, seconds = Fork(main, [*TRAIN, "--out", str(reference)]).end()
     assert code == 0
     rng = np.random.default_rng(8)
-    killed = finished = 0
+    killed = runs = finished = 0
     saved_before = False
     while killed < kills:
+        runs += 1
         if Fork(main, [*TRAIN, "--out", str(out)]).kill_after(float(rng.uniform(0, seconds))):
             killed += 1
         found = whole(out)
@@ -115,6 +127,7 @@ def kill_trainings(kills: int, folder: Path) -> None:
     assert code == 0
     same_result(whole(out)["row"], reference)
     assert left_in(out) == left_in(reference) == {"result.json", "pruned", "agent.zip"}
+    return runs - killed + 1
 
 
 def same_result(row: ResultRow, reference: Path) -> None:
@@ -124,13 +137,15 @@ def same_result(row: ResultRow, reference: Path) -> None:
         assert getattr(row, name) == getattr(expected, name)
 
 
-def kill_prunings(kills: int, out: Path) -> None:
+def kill_prunings(kills: int, out: Path) -> int:
+    """As `kill_trainings`."""
     code, seconds = Fork(main, [*PRUNE, "--out", str(out)]).end()
     assert code == 0
     expected = whole(out)["params"]
     rng = np.random.default_rng(9)
-    killed = 0
+    killed = runs = 0
     while killed < kills:
+        runs += 1
         killed += Fork(main, [*PRUNE, "--out", str(out)]).kill_after(float(rng.uniform(0, seconds)))
         found = whole(out)
         assert found.get("params", expected) == expected
@@ -138,9 +153,11 @@ def kill_prunings(kills: int, out: Path) -> None:
     assert code == 0
     assert whole(out)["params"] == whole(out)["row"].params == expected
     assert left_in(out) == {"result.json", "pruned"}
+    return runs - killed + 1
 
 
-def kill_benchmarks(kills: int, folder: Path) -> None:
+def kill_benchmarks(kills: int, folder: Path) -> int:
+    """As `kill_trainings`."""
     agents = ["--agents", "uniform,random-search", "--seeds", "25", "--evaluations", "60"]
     out = folder / "rows.jsonl"
     arguments = ["agents", *agents, "--out", str(out)]
@@ -148,9 +165,10 @@ def kill_benchmarks(kills: int, folder: Path) -> None:
     assert code == 0
     expected = {key: told(row) for key, row in read_rows(folder / "reference.jsonl").items()}
     rng = np.random.default_rng(10)
-    killed = turn = 0
+    killed = runs = turn = 0
     known: set[Any] = set()
     while killed < kills:
+        runs += 1
         killed += Fork(benchmarks, arguments).kill_after(float(rng.uniform(0, seconds)))
         rows = read_rows(out)
         assert known <= set(rows), "a row was lost"
@@ -164,6 +182,7 @@ def kill_benchmarks(kills: int, folder: Path) -> None:
     assert code == 0
     assert {key: told(row) for key, row in read_rows(out).items()} == expected
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    return runs - killed + 1
 
 
 def told(row: AgentRow) -> tuple[Any, ...]:
