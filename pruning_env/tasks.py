@@ -264,7 +264,7 @@ for _depth in (20, 32, 56):
     )
 
 # Weights of these are trained by `python -m benchmarks train`, on search-train only.
-_TRAINED_HERE: tuple[tuple[str, str, Callable[[], nn.Module]], ...] = (
+_TRAINED_HERE: tuple[tuple[str, str, BuildNetwork], ...] = (
     ("cifar10-vgg11", "VGG-11-BN, one linear classifier", partial(CifarVGG, 11)),
     ("cifar10-vgg16", "VGG-16-BN, one linear classifier", partial(CifarVGG, 16)),
     ("cifar10-vgg19", "VGG-19-BN, one linear classifier", partial(CifarVGG, 19)),
