@@ -13,8 +13,10 @@ from rich.console import Console
 
 from benchmarks.agents.checks_command import add_checks_commands
 from benchmarks.agents.command import add_agents_command
+from benchmarks.agents.figures_command import add_figures_commands
 from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
+from benchmarks.report.command import add_report_command
 from benchmarks.reproduce.command import add_reproduce_command
 from benchmarks.soak import add_soak_command
 from benchmarks.speed.command import add_speed_command
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_agents_command(commands)
     add_state_command(commands)
     add_checks_commands(commands)
+    add_figures_commands(commands)
     add_constrained_command(commands)
+    add_report_command(commands)
     add_soak_command(commands)
     add_train_command(commands)
     add_reproduce_command(commands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,10 +39,26 @@ def plot_comparison(rows: Sequence[ResultRow], stem: Path) -> tuple[Path, Path]:
     _draw_kept(bars, searches, methods)
     budget = ", ".join(f"{name} ≤ {limit:g}" for name, limit in searches[0].budget.items())
     figure.suptitle(f"{searches[0].task}, {budget} of dense", fontsize=11)
-    paths = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    for path in paths:
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=160)
+    return save_figure(figure, stem)
+
+
+def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG; equal figures make equal files.
+
+    Args:
+        figure: what to write.
+        stem: path without suffix; what follows a dot in its name stays.
+
+    Returns:
+        The two paths.
+    """
+    paths = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+    # Ids in an SVG are hashes with this salt, and random without.
+    with matplotlib.rc_context({"svg.hashsalt": stem.name}):
+        for path in paths:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, dpi=160, metadata=metadata)
     return paths
 
 

@@ -420,10 +420,28 @@ def test_the_table_shows_regrets_and_what_is_missing():
     lines = to_markdown(rows, "x").splitlines()
     shown = {line.split(" | ")[0][2:]: line for line in lines if line.startswith("| ")}
     half, whole = "0.500 (0.500–0.500)", "1.000 (1.000–1.000)"
-    assert f"| rl-pruner | 6 | 2,000 | 2,000 | {' | '.join([half] * 5)} | {whole} |" in lines
-    assert "1.800 †1 | 1.800 †1 | 1.000 | - | - | - |" in shown["cem"]
-    assert shown["uniform"].endswith("| 1.000 | 1.000 | 1.000 | 1.000 | 1.000 | - |")
+    assert (
+        f"| rl-pruner | 6 | 2,000 | 2,000 | {' | '.join([half] * 5)} | {whole} | 76.3 | 1 |"
+        in lines
+    )
+    assert "1.800 †1 | 1.800 †1 | 1.000 | - | - | - | " in shown["cem"]
+    assert "| 1.000 | 1.000 | 1.000 | 1.000 | 1.000 | - | " in shown["uniform"]
     assert "at 10,000" not in "".join(lines)
+
+
+def test_test_is_shown_as_a_mean_and_rows_of_before_with_a_dash():
+    def shown(*found: tuple[float | None, int | None]) -> str:
+        rows = [
+            dataclasses.replace(row, test_accuracy=accuracy, test_openings=openings)
+            for row, (accuracy, openings) in zip(many("a", [0.5] * 5), found, strict=False)
+        ]
+        (line,) = [x for x in to_markdown(rows, "x").splitlines() if x.startswith("| a | 2 |")]
+        return line
+
+    assert shown((0.5, 1), (0.6, 1)).endswith("| - | 55.0 | 1 |")
+    assert shown((0.5, 1), (0.6, 3)).endswith("| - | 55.0 | 3 |")
+    assert shown((0.5, 1), (None, None)).endswith("| - | - | - |")
+    assert shown((0.5, 1), (None, 1)).endswith("| - | - | 1 |")
 
 
 def test_differences_are_put_into_words():

@@ -11,7 +11,9 @@ from benchmarks.agents.statistics import (
     interquartile_mean,
     mean,
     median,
+    optimality_gap,
     paired_difference,
+    performance_profile,
     probability_of_improvement,
 )
 
@@ -120,12 +122,34 @@ def test_the_interval_of_the_probability_is_that_of_resampled_runs():
     assert interval.high == pytest.approx(high, abs=0.01)
 
 
-def test_estimates_are_rliables():
+@pytest.mark.parametrize("scores", [SCORES, OTHERS, np.round(OTHERS)], ids=["a", "b", "ties"])
+def test_estimates_are_rliables(scores):
     metrics = pytest.importorskip("rliable.metrics")
-    matrix = SCORES.T  # runs x tasks
-    assert float(interquartile_mean(SCORES.ravel())) == pytest.approx(metrics.aggregate_iqm(matrix))
-    ours = probability_of_improvement(SCORES, OTHERS).estimate
-    assert ours == pytest.approx(metrics.probability_of_improvement(matrix, OTHERS.T))
+    library = pytest.importorskip("rliable.library")
+    matrix, flat = scores.T, scores.ravel()  # runs x tasks
+    assert float(interquartile_mean(flat)) == pytest.approx(metrics.aggregate_iqm(matrix))
+    assert float(mean(flat)) == pytest.approx(metrics.aggregate_mean(matrix))
+    # Over tasks it takes the median of their means; here each task has one run.
+    assert float(median(flat)) == pytest.approx(metrics.aggregate_median(flat[None]))
+    for target in (1.0, 0.25):
+        ours = float(optimality_gap(flat, target))
+        assert ours == pytest.approx(metrics.aggregate_optimality_gap(matrix, target))
+    for other in (OTHERS, np.round(SCORES)):
+        chance = probability_of_improvement(scores, other).estimate
+        assert chance == pytest.approx(metrics.probability_of_improvement(matrix, other.T))
+    thresholds = np.linspace(-3, 3, 13)
+    theirs = [library.run_score_deviation(matrix, threshold) for threshold in thresholds]
+    assert performance_profile(scores, thresholds) == pytest.approx(theirs)
+
+
+def test_gap_and_profile_by_hand():
+    assert float(optimality_gap(np.array([0.5, 0.75, 3.0]))) == pytest.approx(0.25)
+    assert float(optimality_gap(np.array([0.0, 4.0]), 2.0)) == pytest.approx(1.0)
+    # Above means above: a score that is the threshold does not count.
+    profile = performance_profile([[0.0, 1.0], [1.0, 2.0]], [-1.0, 0.0, 1.0, 2.0])
+    assert profile.tolist() == [1.0, 0.75, 0.25, 0.0]
+    with pytest.raises(ValueError, match=r"strata\[0\]"):
+        performance_profile([[]], [0.0])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -164,19 +164,25 @@ def cost_of(env: CNNPruneEnv, state: PruningState) -> float | None:
 
 def final_policy(env: CNNPruneEnv, algorithm: Any, seed: int) -> FinalPolicy:
     """One episode of the deterministic policy in `env`, which is not the one that was searched."""
+    *_, (_, info) = play(env, algorithm, seed)
+    state = env.state()
+    counts = tuple(int(count) for count in state.counts)
+    accuracy, feasible = float(info["accuracy"]), bool(info["is_success"])
+    return FinalPolicy(accuracy, feasible, counts, cost_of(env, state))
+
+
+def play(env: gym.Env, algorithm: Any, seed: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Actions of one episode of the deterministic policy, each with the info of its step."""
     wrapped = getattr(algorithm, "get_vec_normalize_env", None)  # not every guest's class has it
     normaliser = None if wrapped is None else wrapped()
-    observation, info = env.reset(seed=seed)
+    observation, _ = env.reset(seed=seed)
     over = False
     while not over:
         seen = observation if normaliser is None else normaliser.normalize_obs(observation)
         action, _ = algorithm.predict(seen, deterministic=True)
         observation, _, terminated, truncated, info = env.step(action)
         over = terminated or truncated
-    state = env.state()
-    counts = tuple(int(count) for count in state.counts)
-    accuracy, feasible = float(info["accuracy"]), bool(info["is_success"])
-    return FinalPolicy(accuracy, feasible, counts, cost_of(env, state))
+        yield action, info
 
 
 def _objection(judge: CNNPruneEnv, result: SearchResult | None, meter: Meter, allowed: int) -> str:

@@ -9,7 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.agents.executors import Executor, LocalPool
+from benchmarks.agents.ray_tasks import RayTasks
 from benchmarks.agents.run import AgentsSettings, run_agents
+
+#: `--ray` without an address: Ray looks for a cluster itself.
+_ANY_CLUSTER = ""
 
 
 def add_agents_command(commands: Any) -> None:
@@ -34,11 +39,11 @@ def add_agents_command(commands: Any) -> None:
         help="registered agents, and functions and classes as module:name (default: all "
         "registered)",
     )
-    parser.add_argument("--seeds", type=_positive, default=defaults.seeds, help="how many")
+    parser.add_argument("--seeds", type=positive, default=defaults.seeds, help="how many")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the first of them")
     parser.add_argument(
         "--evaluations",
-        type=_positive,
+        type=positive,
         default=defaults.evaluations,
         help="per search, counted by the environment (default: %(default)s)",
     )
@@ -50,6 +55,35 @@ def add_agents_command(commands: Any) -> None:
         metavar="AGENT=N",
         help="fewer evaluations for an agent that takes long; may be repeated",
     )
+    add_environment_arguments(parser)
+    parser.add_argument("--workers", type=positive, help="processes of this machine (default: 1)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=_ANY_CLUSTER,
+        metavar="ADDRESS",
+        help="run the cells as tasks of a Ray cluster, one CPU each; without an address, of the "
+        "one that $RAY_ADDRESS names or that runs here, or else of a new one; needs the extra: ray",
+    )
+    parser.add_argument(
+        "--gpus-per-cell",
+        type=float,
+        metavar="N",
+        help="of a Ray cluster, for each cell; a fraction such as 0.25 lets several share one "
+        "(default: 0)",
+    )
+    parser.add_argument("--out", type=Path, default=defaults.out, help="default: %(default)s")
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="leave out what has a row in --out; otherwise its row is replaced",
+    )
+    parser.set_defaults(run=_run)
+
+
+def add_environment_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--budget` and `--set`, which `environment_settings` reads."""
     parser.add_argument(
         "--budget",
         type=_ratio,
@@ -66,32 +100,38 @@ def add_agents_command(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="a further argument of the environments, in JSON or as text; may be repeated",
     )
-    parser.add_argument(
-        "--workers", type=_positive, default=defaults.workers, help="processes (default: 1)"
-    )
-    parser.add_argument("--out", type=Path, default=defaults.out, help="default: %(default)s")
-    parser.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="leave out what has a row in --out; otherwise its row is replaced",
-    )
-    parser.set_defaults(run=_run)
+
+
+def environment_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of the environments; what they are made of is taken out of `options`."""
+    budget = dict(options.pop("budget")) or {"params": 0.25}
+    return {"budget": budget, **dict(options.pop("set"))}
 
 
 def _run(options: dict[str, Any], command: str, console: Console) -> int:
-    budget = dict(options.pop("budget")) or {"params": 0.25}
-    options["settings"] = {"budget": budget, **dict(options.pop("set"))}
+    options["settings"] = environment_settings(options)
     options["limits"] = dict(options.pop("limit"))
+    options["executor"] = _executor(*(options.pop(n) for n in ("workers", "ray", "gpus_per_cell")))
     run_agents(AgentsSettings(**options), command, console)
     return 0
+
+
+def _executor(workers: int | None, address: str | None, gpus: float | None) -> Executor:
+    if address is None:
+        if gpus is not None:
+            raise ValueError(f"--gpus-per-cell={gpus} is for cells of a Ray cluster: add --ray")
+        return LocalPool(workers or 1)
+    if workers is not None:
+        raise ValueError(f"--workers={workers} is for this machine; a Ray cluster has its own")
+    return RayTasks(address or None, gpus or 0.0)
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1, as argparse wants it said."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
@@ -99,7 +139,7 @@ def _positive(text: str) -> int:
 
 def _limit(text: str) -> tuple[str, int]:
     name, number = _pair(text)
-    return name, _positive(number)
+    return name, positive(number)
 
 
 def _ratio(text: str) -> tuple[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from benchmarks.agents.questions import Question, questions
 from benchmarks.agents.rows import AgentRow
 from benchmarks.agents.statistics import Interval, bootstrap
-from benchmarks.plots import COLOURS, STYLES
-from pruning_env.files import atomic_path
+from benchmarks.plots import COLOURS, STYLES, save_figure
 
 #: Beyond the colours, agents are told apart by marker; grey is for those that no seed changes.
 _MARKERS = "osDv^P*X<>hp"
 _GREY = "#666666"
 
 #: Below it the axis is linear, so that a regret of 0 can be shown.
-_LINEAR = 0.02
+LINEAR = 0.02
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 #: Enough for a drawn interval; the table has more.
@@ -51,21 +50,18 @@ def plot_agents(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
     figure = Figure(figsize=(11.5, 5.6 * len(asked)), layout="constrained")
     panels = figure.subplots(len(asked), 2, width_ratios=(1.5, 1.0), squeeze=False)
     for (curves, ends), question in zip(panels, asked, strict=True):
-        looks = _looks(agents, question)
+        unseeded = [name for name in question.runs if not question.seeded(name)]
+        looks = agent_looks(agents, unseeded)
         _draw_curves(curves, question, looks)
         _draw_ends(ends, question, looks)
-    paths = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    for path in paths:
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=160)
-    return paths
+    return save_figure(figure, stem)
 
 
-def _looks(agents: Sequence[str], question: Question) -> dict[str, dict]:
-    """Colour, line and marker of each agent, the same in all panels."""
+def agent_looks(agents: Sequence[str], unseeded: Collection[str]) -> dict[str, dict]:
+    """Colour, line and marker of each agent; grey for those that no seed changes."""
     looks, colours = {}, 0
     for place, agent in enumerate(agents):
-        seeded = agent not in question.runs or question.seeded(agent)
+        seeded = agent not in unseeded
         colour = COLOURS[colours % len(COLOURS)] if seeded else _GREY
         style = STYLES[(colours + colours // len(COLOURS)) % len(STYLES)] if seeded else "-"
         colours += seeded
@@ -102,10 +98,10 @@ def _draw_curves(axes: Axes, question: Question, looks: dict[str, dict]) -> None
     axes.set_xlim(1, max(question.longest, 2))
     axes.set_xlabel("evaluations on search-val, counted by the environment")
     axes.set_ylabel(_measure(question) + " of the incumbent")
-    axes.set_yscale("symlog", linthresh=_LINEAR)
-    _tick(axes, "y")
+    axes.set_yscale("symlog", linthresh=LINEAR)
+    tick_regrets(axes, "y")
     axes.set_title(f"{question.title}: mean, 95 % interval", fontsize=10)
-    _legend_below(axes, axes.get_legend_handles_labels()[0], columns=4)
+    legend_below(axes, axes.get_legend_handles_labels()[0], columns=4)
 
 
 def _band(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
@@ -125,15 +121,15 @@ def _draw_ends(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
         names.append(f"{agent} ({rows[0].allowed:,})")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("symlog", linthresh=_LINEAR)
-    _tick(axes, "x")
+    axes.set_xscale("symlog", linthresh=LINEAR)
+    tick_regrets(axes, "x")
     axes.set_xlabel(_measure(question))
     axes.set_title("At the end (evaluations allowed)", fontsize=10)
     shapes = [
         Line2D([], [], color="black", marker="o", linestyle="", label="incumbent"),
         Line2D([], [], color="black", marker="o", linestyle="", mfc="white", label="final policy"),
     ]
-    _legend_below(axes, shapes, columns=2)
+    legend_below(axes, shapes, columns=2)
 
 
 def _draw_end(
@@ -153,8 +149,8 @@ def _draw_end(
     )
 
 
-def _legend_below(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
-    """Outside, because no corner is free for any number of agents."""
+def legend_below(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
+    """A legend outside the axes, because no corner is free for any number of agents."""
     axes.legend(
         handles=handles,
         ncols=columns,
@@ -165,14 +161,20 @@ def _legend_below(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
     )
 
 
-def _tick(axes: Axes, which: str) -> None:
+def tick_regrets(axes: Axes, which: str) -> None:
+    """Ticks and ends of an axis of regrets that is linear near 0 and logarithmic beyond.
+
+    Args:
+        axes: that have the axis, with everything drawn.
+        which: "x" or "y".
+    """
     axis = axes.yaxis if which == "y" else axes.xaxis
     low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
     ticks = [tick for tick in _TICKS if tick <= max(low, high)]
     axis.set_ticks(ticks)
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ends = (-0.1 * _LINEAR, 1.3 * max(low, high, 0.05))
+    ends = (-0.1 * LINEAR, 1.3 * max(low, high, 0.05))
     if which == "y":
         axes.set_ylim(*ends)
     else:

@@ -1,4 +1,4 @@
-"""Run the cells that are missing, one process each at a time, and keep their rows.
+"""Run the cells that are missing, wherever an executor runs them, and keep their rows.
 
 Whoever kills it loses what the workers were at and nothing else: the next run goes on with what has
 no row. Nothing here knows what an agent does or what a row says.
@@ -6,28 +6,20 @@ no row. Nothing here knows what an agent does or what a row says.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from tqdm import tqdm
 
 from agents.guests import resolve_agent
 from agents.registry import agent_names
-from agents.rows import provenance
-from benchmarks.agents.cells import TABULAR, Cell, make_env, run_cell
-from benchmarks.agents.figure import plot_agents
+from benchmarks.agents.cells import TABULAR, Cell, make_env
+from benchmarks.agents.executors import Executor, LocalPool
+from benchmarks.agents.results import write_results
 from benchmarks.agents.rows import AgentRow, append_row, read_rows
-from benchmarks.agents.table import to_markdown
-from pruning_env.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class AgentsSettings:
         evaluations: that a search may spend.
         limits: by agent, fewer for those that are slow themselves; the table says so.
         settings: keyword arguments of the environments.
-        workers: processes.
+        executor: who runs the cells.
         out: file of rows; table and figures go beside it. Rows of other cells stay.
         resume: leave out cells that have a row without a failure.
     """
@@ -54,7 +46,7 @@ class AgentsSettings:
     evaluations: int = 2000
     limits: Mapping[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=lambda: {"budget": {"params": 0.25}})
-    workers: int = 1
+    executor: Executor = field(default_factory=LocalPool)
     out: Path = Path("runs/agents.jsonl")
     resume: bool = True
 
@@ -65,8 +57,11 @@ def run_agents(settings: AgentsSettings, command: str, console: Console) -> tupl
     Raises:
         ValueError: for an unknown agent or task, or settings that an environment refuses; nothing
             has run then.
+        RuntimeError: as `Executor.rows`.
     """
     cells = plan(settings)
+    device = settings.settings.get("device", "cpu")
+    settings.executor.check(device)
     rows = read_rows(settings.out)
     done = {key for key, row in rows.items() if not row.failed} if settings.resume else set()
     missing = [cell for cell in cells if cell.key not in done]
@@ -76,7 +71,8 @@ def run_agents(settings: AgentsSettings, command: str, console: Console) -> tupl
         soft_wrap=True,
     )
     if missing:
-        for row in _rows_of(missing, settings, command):
+        running = settings.executor.rows(missing, command, device)
+        for row in tqdm(running, total=len(missing), desc="cells", unit="cell"):
             before = rows.get(row.key)
             if before is None or not row.failed or row.failed != before.failed:
                 append_row(settings.out, row)
@@ -88,8 +84,7 @@ def run_agents(settings: AgentsSettings, command: str, console: Console) -> tupl
                     soft_wrap=True,
                 )
     ordered = tuple(read_rows(settings.out).values())
-    atomic_write(settings.out.with_suffix(".md"), to_markdown(ordered, settings.out.stem))
-    plot_agents(ordered, settings.out.with_suffix(""))
+    write_results(ordered, settings.out.with_suffix(""))
     console.print(f"Written beside {settings.out}: table and figures", soft_wrap=True)
     return ordered
 
@@ -105,7 +100,8 @@ def plan(settings: AgentsSettings) -> list[Cell]:
     strangers = [name for name in settings.limits if name not in entries]
     if strangers:
         raise ValueError(f"limits={strangers!r}: not among the agents {', '.join(names)}")
-    for task in settings.tasks:
+    tasks = tuple(dict.fromkeys(settings.tasks))
+    for task in tasks:
         make_env(task, settings.settings).close()
     return [
         Cell(
@@ -116,48 +112,7 @@ def plan(settings: AgentsSettings) -> list[Cell]:
             min(settings.limits.get(name, settings.evaluations), settings.evaluations),
         )
         for seed in range(settings.seed, settings.seed + settings.seeds)
-        for task in settings.tasks
+        for task in tasks
         for name, entry in entries.items()
         if entry.seeded or seed == settings.seed
     ]
-
-
-def _rows_of(cells: Sequence[Cell], settings: AgentsSettings, command: str) -> Iterator[AgentRow]:
-    """Rows in the order in which they are done."""
-    # A server that has imported everything once forks the workers, none of which inherits threads.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([run_cell.__module__])
-    with (
-        ProcessPoolExecutor(min(settings.workers, len(cells)), context, _prepare_worker) as pool,
-        tqdm(total=len(cells), desc="cells", unit="cell") as bar,
-    ):
-        # Asked in a worker: it says with how many threads the rows are made.
-        device = settings.settings.get("device", "cpu")
-        origin = pool.submit(provenance, command, device).result()
-        futures: list[Future[AgentRow]] = [pool.submit(run_cell, cell, origin) for cell in cells]
-        try:
-            for future in as_completed(futures):
-                try:
-                    yield future.result()
-                except BrokenProcessPool as error:
-                    raise RuntimeError(
-                        "a worker was killed, perhaps for its memory; rows so far are kept, and "
-                        "the same command goes on from there"
-                    ) from error
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _prepare_worker() -> None:
-    """One thread of torch; and no life after the run, which when killed cannot say that it ends."""
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

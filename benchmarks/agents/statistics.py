@@ -52,6 +52,33 @@ def interquartile_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1)
 
 
+def optimality_gap(values: NDArray[np.float64], target: float = 1.0) -> NDArray[np.float64]:
+    """How far values stay below `target`, mean over the last axis; what is above it counts as it.
+
+    For scores of which more is better.
+    """
+    return target - np.minimum(values, target).mean(axis=-1)
+
+
+def performance_profile(strata: Strata, thresholds: ArrayLike) -> NDArray[np.float64]:
+    """Share of all runs whose score is above each threshold.
+
+    The run-score distribution of Agarwal et al., 2021.
+
+    Args:
+        strata: per task, (runs,) values.
+        thresholds: (N,) scores.
+
+    Returns:
+        (N,), falling from 1 to 0 as thresholds rise.
+
+    Raises:
+        ValueError: as `bootstrap`, for the strata.
+    """
+    values = np.concatenate(_checked(strata, 0.95, 1))
+    return (values[:, None] > np.asarray(thresholds, dtype=np.float64)).mean(axis=0)
+
+
 def bootstrap(
     strata: Strata,
     statistic: Statistic = mean,

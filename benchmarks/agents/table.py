@@ -42,6 +42,13 @@ REFERENCE_AT = 500
 #: With fewer seeds a bootstrap interval is too narrow to build a sentence on.
 FEWEST_PAIRS = 5
 
+#: Endings of the figures beside the table, and what they show.
+PICTURES = {
+    "": "Regret over evaluations",
+    "-tradeoff": "Accuracy over MACs and parameters",
+    "-profiles": "Share of runs with less than each regret",
+}
+
 NOT_DISTINGUISHABLE = "not distinguishable"
 
 
@@ -50,7 +57,7 @@ def to_markdown(rows: Sequence[AgentRow], stem: str) -> str:
 
     Args:
         rows: of any tasks, agents and seeds.
-        stem: name of the figures beside the table, without suffix.
+        stem: beginning of the names of the figures beside the table; see `PICTURES`.
 
     Raises:
         ValueError: when there are no rows.
@@ -58,7 +65,8 @@ def to_markdown(rows: Sequence[AgentRow], stem: str) -> str:
     if not rows:
         raise ValueError("rows is empty; a table needs at least one")
     asked = questions(rows)
-    parts = ["# Agents at equal evaluations", f"![Regret over evaluations]({stem}.png)"]
+    parts = ["# Agents at equal evaluations"]
+    parts += [f"![{title}]({stem}{suffix}.png)" for suffix, title in PICTURES.items()]
     for question in asked:
         parts.append(f"## {question.title}")
         if question.runs:
@@ -79,6 +87,8 @@ def _regrets(question: Question) -> str:
         "spent",
         *(f"at {number:,}" for number in numbers),
         "final policy",
+        "test %",
+        "test openings",
     )
     lines = [titles, _ruler(len(titles))]
     for agent, rows in question.runs.items():
@@ -89,6 +99,7 @@ def _regrets(question: Question) -> str:
             cells.append(_cell(question.regrets(agent, number), nothing))
         infeasible = sum(row.final is not None and not row.final.feasible for row in rows)
         cells.append(_cell(question.final_regrets(agent), infeasible))
+        cells += _tests(rows)
         lines.append(tuple(cells))
     measure = (
         "Normalised regret on search-val (0: optimum, 1: the random policy's mean)"
@@ -99,6 +110,14 @@ def _regrets(question: Question) -> str:
         f"{measure} of the incumbent after so many evaluations, and of the final policy at the "
         f"end; mean (95 % interval).\n\n{_table(lines)}"
     )
+
+
+def _tests(rows: Sequence[AgentRow]) -> tuple[str, str]:
+    """Mean test accuracy of the incumbents, and the most looks at test that a row took."""
+    accuracies = [row.test_accuracy for row in rows if row.test_accuracy is not None]
+    openings = [row.test_openings for row in rows if row.test_openings is not None]
+    mean = f"{100 * np.mean(accuracies):.1f}" if len(accuracies) == len(rows) else "-"
+    return mean, str(max(openings)) if len(openings) == len(rows) else "-"
 
 
 def _differences(question: Question) -> list[str]:
@@ -199,9 +218,11 @@ ended outside the budget). That counts as an accuracy of 0, which is worse than 
 
 **Final policy**: the end of one episode of the deterministic policy, in an environment of its own,
 neither counted nor offered as incumbent; "-" for methods that leave no policy behind. Agents that
-no seed changes are run once and have no interval. **Intervals**: 95 % percentile bootstrap over
-seeds, {RESAMPLES:,} resamples, seeded; with 20 seeds they cover about 94 % of the time, with 5
-about 87 %.
+no seed changes are run once and have no interval. **Test**: mean accuracy of the incumbents on
+images that no search sees; opened once per row, when its search is over, and never used to choose
+anything. "-": rows from before it was looked at, or a seed that found nothing. **Intervals**: 95 %
+percentile bootstrap over seeds, {RESAMPLES:,} resamples, seeded; with 20 seeds they cover about
+94 % of the time, with 5 about 87 %.
 Differences are of partners with the same seed. An interval that includes 0 is called
 "{NOT_DISTINGUISHABLE}", which does not mean equal; nothing is corrected for several comparisons.
 P(better): Mann-Whitney, ties count half. **IQM**: mean of the middle half."""

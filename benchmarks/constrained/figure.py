@@ -12,8 +12,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from benchmarks.constrained.findings import frontier
 from benchmarks.constrained.rows import FIXED, LAGRANGIAN, ConstrainedRow, Rollout
-from benchmarks.plots import COLOURS, STYLES
-from pruning_env.files import atomic_path
+from benchmarks.plots import COLOURS, STYLES, save_figure
 
 _MARKERS = "osD^vP"
 
@@ -63,11 +62,7 @@ def plot_constrained(rows: Sequence[ConstrainedRow], stem: Path) -> tuple[Path, 
     figure.suptitle(
         f"PPOLagrangian on CNNPruneTabular-v0: median and 5 % to 95 % of {seeds} seeds", fontsize=11
     )
-    paths = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    for path in paths:
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=160)
-    return paths
+    return save_figure(figure, stem)
 
 
 def _draw_curve(

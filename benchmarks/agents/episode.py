@@ -1,0 +1,166 @@
+"""One episode of an agent that has learned, looked at step by step, and the file that keeps it.
+
+The policy plays in an environment like the one it has learned in. Its actions are played again in
+one that measures the sensitivities anew at every step, which the policy never sees. Nothing here
+draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.guests import resolve_agent
+from agents.rows import Provenance, provenance
+from benchmarks.agents.cells import core, make_env, play
+from pruning_env.dynamics import PruningState
+from pruning_env.env import CNNPruneEnv
+from pruning_env.importance import group_sensitivity
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where an episode stands after a step, or at its start.
+
+    Attributes:
+        counts: (L,) channels kept.
+        sensitivity: (L,) shares of the mean importance of kept channels, of the network as it is.
+        accuracy: on search-val, in [0, 1]; of a lazy reward, the one known last.
+        params: parameters / dense.
+        macs: MACs / dense.
+    """
+
+    counts: tuple[int, ...]
+    sensitivity: tuple[float, ...]
+    accuracy: float
+    params: float
+    macs: float
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode of the deterministic policy.
+
+    Attributes:
+        agent: registered name, or "module:name".
+        task: "tabular", or a registered task.
+        settings: keyword arguments of the environment.
+        seed: of the search.
+        evaluations: that the search was allowed.
+        groups: (L,) names of the channel groups.
+        sizes: (L,) channels of each in the dense network.
+        moments: one more than there were steps.
+        provenance: how, where and when.
+    """
+
+    agent: str
+    task: str
+    settings: dict[str, Any]
+    seed: int
+    evaluations: int
+    groups: tuple[str, ...]
+    sizes: tuple[int, ...]
+    moments: tuple[Moment, ...]
+    provenance: Provenance
+
+    def to_json(self) -> str:
+        """One line of JSON without a line break. NaN and infinities are refused."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Episode:
+        """The episode that `to_json` wrote.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        data = json.loads(line)
+        try:
+            data["provenance"] = Provenance(**data["provenance"])
+            for moment in data["moments"]:
+                for name in ("counts", "sensitivity"):
+                    moment[name] = tuple(moment[name])
+            data["moments"] = tuple(Moment(**moment) for moment in data["moments"])
+            data["groups"], data["sizes"] = tuple(data["groups"]), tuple(data["sizes"])
+            return cls(**data)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not an episode: {error}") from error
+
+
+def read_episodes(path: Path) -> tuple[Episode, ...]:
+    """All episodes of a JSON-lines file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: naming the line that is no episode.
+    """
+    episodes = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            episodes.append(Episode.from_json(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+    return tuple(episodes)
+
+
+def play_episode(
+    agent: str,
+    task: str,
+    settings: Mapping[str, Any],
+    *,
+    evaluations: int,
+    seed: int,
+    command: str,
+) -> Episode:
+    """Let an agent learn, and look at one episode of its policy.
+
+    Args:
+        agent: as for `agents.guests.resolve_agent`; it must leave a policy behind.
+        task: as for `make_env`.
+        settings: keyword arguments of the environment.
+        evaluations: that the search may spend.
+        seed: of the search.
+        command: what was typed.
+
+    Raises:
+        ValueError: an unknown agent or task, settings that the environment refuses, or an agent
+            without a policy.
+    """
+    entry = resolve_agent(agent)
+    env = make_env(task, settings)
+    watched = core(make_env(task, {**settings, "sensitivity_every": 1}))
+    algorithm = entry.search(env, evaluations, seed, True).algorithm
+    if algorithm is None:
+        raise ValueError(f"agent={agent!r} leaves no policy behind that could play an episode")
+    watched.reset(seed=seed)
+    moments = [_moment(watched, watched.state())]
+    for action, _ in play(make_env(task, settings), algorithm, seed):
+        watched.step(action)
+        moments.append(_moment(watched, watched.state()))
+    return Episode(
+        agent,
+        task,
+        dict(settings),
+        seed,
+        evaluations,
+        tuple(group.name for group in watched.graph.groups),
+        tuple(int(group.size) for group in watched.graph.groups),
+        tuple(moments),
+        provenance(command, str(settings.get("device", "cpu"))),
+    )
+
+
+def _moment(env: CNNPruneEnv, state: PruningState) -> Moment:
+    scores = state.sensitivity
+    assert scores is not None  # it is measured at every step
+    return Moment(
+        tuple(int(count) for count in state.counts),
+        tuple(float(share) for share in group_sensitivity(env.graph, scores, state.keep)),
+        float(state.latest.accuracy),
+        float(state.params),
+        float(state.macs),
+    )
