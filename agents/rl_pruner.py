@@ -80,10 +80,8 @@ class RLPruner(BaseAlgorithm):
         samples_per_epoch: candidates per epoch, and per state below the first of a deeper look.
             Spec: 10 samples.
         epochs: epochs per pruning step, at most. Spec: 10 epochs.
-        patience: stale epochs in a row after which the step is committed early; None for never.
-            Spec: never.
-        stale_below: an epoch or an episode is stale when less than this share of what was tried in
-            it was new and not a repeat visit; see `patience` and `restart`.
+        patience: epochs in a row in which every candidate was a repeat visit, after which the step
+            is committed early; None for never. Spec: never.
         lookahead: steps for which a candidate is kept before it is judged, or None for the rest of
             the episode. Spec: 1. A pruning step is often harmless although what it leads to is not;
             to the end, every candidate is a finished pruning, and costs one evaluation just the
@@ -102,6 +100,8 @@ class RLPruner(BaseAlgorithm):
         restart: whether to begin again elsewhere after a stale episode: around a distribution drawn
             at random, with the first noise. Without it, most of a long search is repeat visits,
             which cost time although no evaluation. Spec: no.
+        stale_below: an episode is stale when less than this share of what was tried in it was new
+            and not a repeat visit.
         update: "elite", or the published "best".
         clip: largest relative change of a share in one update, None for any. Spec: the "PPO" clip,
             0.25.
@@ -137,7 +137,6 @@ class RLPruner(BaseAlgorithm):
         samples_per_epoch: int = 10,
         epochs: int = 20,
         patience: int | None = 1,
-        stale_below: float = 0.25,
         lookahead: int | None = None,
         depth: int = 1,
         discount: float = 0.9,
@@ -146,6 +145,7 @@ class RLPruner(BaseAlgorithm):
         minimum_std: float = 0.1,
         restart_std: float = 1.0,
         restart: bool = True,
+        stale_below: float = 0.25,
         update: str = "elite",
         clip: float | None = None,
         buffer_size: int = 10,
@@ -391,9 +391,9 @@ class RLPruner(BaseAlgorithm):
                     return False
             improved = buffer[0].q > step_best
             step_best = buffer[0].q
-            idle = idle + 1 if self._stale(before) else 0
+            idle = idle + 1 if self._evaluations == before[0] else 0
             # Repeat visits say nothing new: an elite of them would only make p drift.
-            if improved if self.update == "best" else self._evaluations > before[0]:
+            if improved if self.update == "best" else idle == 0:
                 self._follow(buffer)
         if self.num_timesteps < total_timesteps:
             rewards, dones, infos = self._commit(buffer)
@@ -427,7 +427,8 @@ class RLPruner(BaseAlgorithm):
         `kept` is the last commit, whose outcome at the end of the episode is known: with it among
         the candidates, a commit never leads to less than the one before it has promised.
         """
-        drawn = [] if kept is None else [kept.probabilities]
+        # Not alone: a search that has one evaluation left must spend it on something new.
+        drawn = [] if kept is None or count == 1 else [kept.probabilities]
         while len(drawn) < count:
             drawn.append(self.policy.sample(self._observation, self.rng))
         actions = [self._to_action(probabilities) for probabilities in drawn]

@@ -188,7 +188,8 @@ class PruningDynamics:
         units = self.constraint.units(course, state.step + 1)
         every = self.sensitivity_every
         due = every is not None and (state.step + 1) % every == 0
-        counts, keep, reading = after(min(units, most))
+        # Called as in `meets`, so that what was measured there is not measured anew.
+        counts, keep, reading = after(min(units, most), False)
         return PruningState(
             keep=keep,
             counts=counts,

@@ -420,8 +420,9 @@ def test_the_table_shows_regrets_and_what_is_missing():
     lines = to_markdown(rows, "x").splitlines()
     shown = {line.split(" | ")[0][2:]: line for line in lines if line.startswith("| ")}
     half, whole = "0.500 (0.500–0.500)", "1.000 (1.000–1.000)"
+    tested = f"{100 * rows[0].test_accuracy:.1f}"  # type: ignore[operator]
     assert (
-        f"| rl-pruner | 6 | 2,000 | 2,000 | {' | '.join([half] * 5)} | {whole} | 76.3 | 1 |"
+        f"| rl-pruner | 6 | 2,000 | 2,000 | {' | '.join([half] * 5)} | {whole} | {tested} | 1 |"
         in lines
     )
     assert "1.800 †1 | 1.800 †1 | 1.000 | - | - | - | " in shown["cem"]

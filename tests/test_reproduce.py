@@ -62,8 +62,8 @@ def test_recovery_brings_back_what_pruning_cost_within_the_budget(done):
     assert 0.2 < row.pruned.filters_cut < 1
 
 
-def test_test_is_opened_once_by_the_pruned_network(done):
-    assert done[0].test_openings == 1
+def test_test_is_opened_by_the_dense_and_by_the_pruned_network_and_no_more(done):
+    assert done[0].test_openings == 2
 
 
 def test_the_stored_network_is_the_one_that_was_judged(done):

@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from agents.sb3_agents import stock_agents
+from agents.sb3_agents import REWARD_SCALE, stock_agents
 from agents.scaling import ScaledReward
 from agents.settings import read_settings, settings_file, task_of
 from agents.training import begin
@@ -99,6 +99,7 @@ def test_it_learns_from_an_environment_in_another_process(name):
 def test_several_slots_train_one_agent(name):
     # Rollouts of several environments: what settings files say does not depend on their number.
     settings = read_settings(settings_file(name), "any", STOCK[name].allowed_settings())
+    settings.pop(REWARD_SCALE, None)  # `wrap` has it
     envs = DummyVecEnv([lambda: STOCK[name].wrap(env_for(name)) for _ in range(3)])
     agent = STOCK[name].algorithm("MlpPolicy", envs, **settings).learn(100)
     assert agent.num_timesteps >= 100

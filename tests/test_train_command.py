@@ -170,7 +170,7 @@ def test_the_best_model_so_far_is_there_before_the_end(tmp_path, monkeypatch):
         (["--agent", "ppo", "--channels-per-step", "much"], "--channels-per-step"),
         (["--agent", "ppo", "--channels-per-step", "3"], "channels_per_step=3"),
         (["--agent", "sac", "--action", "counts", "--max-steps", "1"], "continuous actions"),
-        ([*TABULAR, "--agent", "ppo", "--max-steps", "3"], "does not take --max-steps"),
+        ([*TABULAR, "--agent", "ppo", "--importance", "l1"], "does not take --importance"),
         ([*TABULAR, "--agent", "ppo", "--task", "cifar10-resnet20"], "--task digits-resnet8"),
         ([*TABULAR, "--agent", "ppo", "--budget", "latency=0.5"], "latency"),
     ],

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from agents.checkpoints import Identity
+from agents.recording import IncumbentRecorder
 from agents.registry import get_agent
 from agents.result import IncumbentTracker, SearchResult
 from agents.training import Checkpoints, begin, resume, train
@@ -130,7 +131,10 @@ def test_what_a_continued_run_does_depends_on_each_part_that_was_saved(name, par
         env.evaluator.share(Ledger())  # recalling alone takes back no evaluation
         env.evaluator.recall(fresh.evaluator.memory())
     elif part == "tracker":
-        start.agent.env.envs[0].env.tracker = IncumbentTracker("ppo")
+        recorder = start.agent.env.envs[0]
+        while not isinstance(recorder, IncumbentRecorder):
+            recorder = recorder.env
+        recorder.tracker = IncumbentTracker("ppo")
     else:
         start.agent.replay_buffer.reset()
     again = train(start, EVALUATIONS)[0]

@@ -61,7 +61,7 @@ class ReproduceRow:
         evaluations: That the search spent.
         pruned: None if nothing within the budget was found.
         failed: "" or why there is none.
-        test_openings: Looks at the test split by the pruned network.
+        test_openings: Looks at the test split: one by the dense network, one by the pruned.
         search_minutes: Wall-clock.
         recovery_minutes: Wall-clock.
         provenance: How, where and when.

@@ -1,6 +1,6 @@
 """kill -9 at random moments: what is left is whole, and the next run goes on from it.
 
-Runs are forked from a process that has imported everything, also what commands import only when
+Runs are forked from a server that has imported everything and run nothing, also what commands import only when
 they need it, so that a kill takes a second and not the ten that importing takes. The moments are
 drawn from a fixed seed, over the time that an undisturbed run takes.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -25,9 +26,7 @@ from agents.cli import main
 from agents.rows import ResultRow
 from benchmarks.__main__ import main as benchmarks
 from benchmarks.agents.rows import AgentRow, read_rows
-from pruning_env.channels import ChannelGraph
 from pruning_env.storage import load_pruned
-from pruning_env.tasks import get_task
 
 KILLS = {"train": 40, "prune": 40, "benchmarks": 20}
 """100 in all; the quick tests do three of each command but the last."""
@@ -39,42 +38,40 @@ TRAIN = [
 PRUNE = ["prune", "--budget", "params=0.5", "--force"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def everything_imported() -> None:
-    """Without a backward pass, whose threads a fork cannot go on with."""
-    task = get_task("digits-resnet8")
-    task.load_data(None)
-    ChannelGraph.trace(task.model(), task.example_input())
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["agents.cli", "benchmarks.__main__"])
+
+
+def _lead(command: Callable[[list[str]], int], arguments: list[str]) -> None:
+    """Run a command as the leader of a group of processes, silently."""
+    os.setsid()
+    torch.set_num_threads(1)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    raise SystemExit(command(arguments))
 
 
 class Fork:
-    """A command in a copy of this process, the leader of a group of its own."""
+    """A command in a process of its own."""
 
     def __init__(self, command: Callable[[list[str]], int], arguments: list[str]) -> None:
         self.begun = time.monotonic()
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 70
-            try:
-                os.setsid()
-                torch.set_num_threads(1)  # others do not survive a fork
-                quiet = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(quiet, 1)
-                os.dup2(quiet, 2)
-                code = command(arguments)
-            finally:
-                os._exit(code)
+        self.process = _SERVER.Process(target=_lead, args=(command, arguments))
+        self.process.start()
 
-    def end(self) -> tuple[int, float]:
+    def end(self) -> tuple[int | None, float]:
         """Wait for it; its exit code, negative for a signal, and the seconds it took."""
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return code, time.monotonic() - self.begun
+        self.process.join()
+        return self.process.exitcode, time.monotonic() - self.begun
 
     def kill_after(self, seconds: float) -> bool:
         """Kill it and its workers so long after its begin; whether it still ran."""
         time.sleep(max(0.0, seconds - (time.monotonic() - self.begun)))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        assert self.process.pid is not None
+        with contextlib.suppress(ProcessLookupError):  # it has ended, or leads no group yet
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         code, _ = self.end()
         assert code in (0, -signal.SIGKILL)
         return code != 0

@@ -23,7 +23,7 @@ def rows() -> list[tuple[str, list[str]]]:
     return found
 
 
-def tests_of(path: Path) -> set[str]:
+def named_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
         node.name
@@ -38,14 +38,14 @@ def test_every_fault_names_tests_that_exist(fault: str, named: list[str]) -> Non
     for name in named:
         file, _, test = name.partition("::")
         path = HERE / file if (HERE / file).exists() else HERE.parent / file
-        assert test in tests_of(path), name
+        assert test in named_in(path), name
 
 
 def test_every_test_of_a_fault_has_a_row() -> None:
     named = {name for _, tests in rows() for name in tests}
     for path in sorted(HERE.glob("test_*.py")):
         if path != Path(__file__):
-            missing = {f"{path.name}::{test}" for test in tests_of(path)} - named
+            missing = {f"{path.name}::{test}" for test in named_in(path)} - named
             assert not missing
 
 
