@@ -1,4 +1,4 @@
-"""Where test data lie: one place, whose openings are counted and which is neither copied nor sent.
+"""Where test data lie: one place, whose openings are counted and whose content is never copied.
 
 It keeps honest code from looking by accident, and makes every look show. It does not stop code
 that reads the data set from disk again, or this object's private attribute. Knows nothing of what
@@ -7,7 +7,7 @@ it holds.
 
 from __future__ import annotations
 
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pruning_env.ledger import Ledger
 
@@ -20,19 +20,28 @@ class Vault(Generic[Content]):
     """Holds test data.
 
     Args:
-        content: what is kept.
+        content: what is kept; None in what comes out of a pickle.
         ledger: where openings are counted.
 
     Attributes:
         ledger: as given; another one may be put in its place.
     """
 
-    def __init__(self, content: Content, ledger: Ledger) -> None:
+    def __init__(self, content: Content | None, ledger: Ledger) -> None:
         self._content = content
         self.ledger = ledger
 
     def open(self) -> Content:
-        """What is kept; counted."""
+        """What is kept; counted.
+
+        Raises:
+            RuntimeError: this vault came out of a pickle, and is empty.
+        """
+        if self._content is None:
+            raise RuntimeError(
+                "test data stay in the process that loaded them; open the environment's own vault, "
+                "by its report()"
+            )
         self.ledger.opened()
         return self._content
 
@@ -42,10 +51,6 @@ class Vault(Generic[Content]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Vault[Content]:
         return self
 
-    def __reduce__(self) -> NoReturn:
-        """Refuse: a pickle would be a copy of the test data that nobody counts.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError("test data are sealed and cannot be pickled; pickle the environment")
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An empty vault: a pickle with content would be a copy that nobody counts."""
+        return Vault, (None, self.ledger)

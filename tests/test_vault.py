@@ -122,10 +122,13 @@ def test_pickles_hold_no_test_data_and_a_vault_has_none() -> None:
         env.reset()
         data = pickle.dumps(env)
         assert not any(secret in data for secret in SECRETS)
-        with pytest.raises(TypeError, match="sealed"):
-            pickle.dumps(env.evaluator._sealed)
-    with pytest.raises(TypeError, match="sealed"):
-        pickle.dumps(small_evaluator())
+        empty = pickle.loads(pickle.dumps(env.evaluator._sealed))
+        with pytest.raises(RuntimeError, match="stay in the process"):
+            empty.open()
+    copied = pickle.loads(pickle.dumps(small_evaluator()))
+    with pytest.raises(RuntimeError, match="stay in the process"):
+        copied.certify(copied.graph.full())
+    assert copied.test_openings == 0
 
 
 def test_openings_are_counted_whoever_looks() -> None:
