@@ -169,8 +169,8 @@ def test_training_gives_up_where_there_is_nothing_new_to_judge(reward):
 
 def test_the_incumbent_is_the_best_end_and_is_told_when_it_improves(tmp_path):
     told: list[SearchResult] = []
-    saving = dataclasses.replace(checkpoints(tmp_path, "ppo", 20), improved=told.append)
-    search, _ = train(begin(learner_of("ppo"), env_for("ppo"), 3), EVALUATIONS, checkpoints=saving)
+    saving = dataclasses.replace(checkpoints(tmp_path, "a2c", 20), improved=told.append)
+    search, _ = train(begin(learner_of("a2c"), env_for("a2c"), 3), EVALUATIONS, checkpoints=saving)
     accuracies = [each.accuracy for each in told]
     assert accuracies == sorted(accuracies) and len(set(accuracies)) == len(accuracies) >= 2
     assert search.result is not None and accuracies[-1] <= search.result.accuracy

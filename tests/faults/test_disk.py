@@ -238,6 +238,7 @@ def test_processes_that_append_to_one_file_do_not_mix_their_lines(tmp_path: Path
 # Homes and networks
 
 EPISODE = """
+from agents.cli import main
 import sys
 sys.exit(main(["train", "--agent", "random-search", "--evaluations", "2", "--no-progress",
                "--budget", "params=0.9", "--out", {out!r}]))
