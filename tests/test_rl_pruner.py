@@ -540,7 +540,7 @@ def test_a_search_that_has_converged_begins_again_elsewhere():
     spent = []
     for restart in (False, True):
         env = gym.make("CNNPruneTabular-v0")
-        RLPruner("DistributionPolicy", env, seed=0, restart=restart).learn(2_500)
+        RLPruner("DistributionPolicy", env, seed=0, restart=restart).learn(10_000)
         spent.append(env.unwrapped.evaluations)  # type: ignore[attr-defined]
     assert spent[1] > 1.3 * spent[0]
 
