@@ -13,11 +13,11 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -25,6 +25,9 @@ from pruning_env.files import append_line
 
 #: Distributions whose versions a row records.
 _RECORDED = ("pruning-env", "torch", "gymnasium", "stable-baselines3", "numpy")
+
+_Key = TypeVar("_Key")
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -186,22 +189,43 @@ def append_row(path: str | os.PathLike[str], row: _Line) -> None:
     append_line(path, row.to_json())
 
 
-def read_rows(path: str | os.PathLike[str]) -> tuple[ResultRow, ...]:
-    """Read a JSON-lines file of rows; lines cut off by a kill are left out with a warning.
+def parsed_rows(path: str | os.PathLike[str], parse: Callable[[str], _Row]) -> Iterator[_Row]:
+    """The rows of a JSON-lines file, in order; lines cut off by a kill are left out with a warning.
+
+    Args:
+        path: what `append_row` wrote.
+        parse: makes a row of a line; raises `json.JSONDecodeError` if it is not JSON, and another
+            ValueError if it is no row.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the line, if it is complete JSON but no result row.
+        ValueError: naming the line, if it is complete JSON but no row.
     """
-    rows = []
     for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
         try:
-            rows.append(ResultRow.from_json(line))
+            yield parse(line)
         except json.JSONDecodeError:
             warnings.warn(f"{path}:{number} is not complete and was left out", stacklevel=2)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
-    return tuple(rows)
+
+
+def keyed_rows(
+    path: str | os.PathLike[str], parse: Callable[[str], _Row], key: Callable[[_Row], _Key]
+) -> dict[_Key, _Row]:
+    """Rows by key, the last of each; nothing when there is no such file. See `parsed_rows`.
+
+    Raises:
+        ValueError: naming the line that is complete and no row.
+    """
+    if not Path(path).exists():
+        return {}
+    return {key(row): row for row in parsed_rows(path, parse)}
+
+
+def read_rows(path: str | os.PathLike[str]) -> tuple[ResultRow, ...]:
+    """The result rows of a JSON-lines file; see `parsed_rows`."""
+    return tuple(parsed_rows(path, ResultRow.from_json))
 
 
 def provenance(command: str, device: str = "cpu") -> Provenance:

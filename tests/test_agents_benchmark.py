@@ -21,12 +21,12 @@ from rich.console import Console
 from agents.baselines import random_search
 from agents.guests import resolve_agent
 from agents.registry import get_agent
-from agents.rows import Provenance
+from agents.rows import Provenance, append_row
 from benchmarks.__main__ import main
 from benchmarks.agents.cells import Cell, final_policy, make_env, run_cell
 from benchmarks.agents.figure import plot_agents
 from benchmarks.agents.questions import questions
-from benchmarks.agents.rows import AgentRow, Anchors, FinalPolicy, append_row, read_rows
+from benchmarks.agents.rows import AgentRow, Anchors, FinalPolicy, read_rows
 from benchmarks.agents.run import AgentsSettings, plan, run_agents
 from benchmarks.agents.statistics import Interval
 from benchmarks.agents.table import FEWEST_PAIRS, to_markdown, verdict

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agents.rows import Provenance
+from agents.rows import Provenance, append_row
 from benchmarks.__main__ import main
 from benchmarks.agents.cells import run_cell
 from benchmarks.agents.ray_tasks import RayTasks
-from benchmarks.agents.rows import AgentRow, append_row, read_rows
+from benchmarks.agents.rows import AgentRow, read_rows
 from benchmarks.agents.run import AgentsSettings, plan, run_agents
 from tests.dying_agents import DEATHS
 

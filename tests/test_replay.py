@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from agents.cli import main as cnnprune
-from agents.rows import Provenance
+from agents.rows import Provenance, append_row
 from benchmarks.__main__ import main
 from benchmarks.agents.cells import Cell, run_cell
 from benchmarks.agents.compare import compare
 from benchmarks.agents.leaderboard import to_markdown
 from benchmarks.agents.replay import replay
-from benchmarks.agents.rows import AgentRow, Anchors, append_row, read_rows
+from benchmarks.agents.rows import AgentRow, Anchors, read_rows
 
 ORIGIN = Provenance("python -m benchmarks agents", "now", {"python": "3"}, "a machine", None)
 ROOT = Path(__file__).parents[1]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from agents.rows import Provenance
+from agents.rows import Provenance, append_row
 from benchmarks.__main__ import main
 from benchmarks.agents.cells import Cell, make_env, run_cell
 from benchmarks.agents.episode import Episode, Moment, play_episode, read_episodes
 from benchmarks.agents.episode_figure import plot_sensitivity, plot_sparsity
-from benchmarks.agents.rows import AgentRow, append_row
+from benchmarks.agents.rows import AgentRow
 from benchmarks.agents.tradeoff import pareto_front
 from benchmarks.report.command import RESULTS, report_of_results, report_of_rows
 from benchmarks.report.page import Page, requests_of, to_html

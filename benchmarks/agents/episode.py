@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.guests import resolve_agent
-from agents.rows import Provenance, provenance
+from agents.rows import Provenance, parsed_rows, provenance
 from benchmarks.agents.cells import core, make_env, play
 from pruning_env.dynamics import PruningState
 from pruning_env.env import CNNPruneEnv
@@ -98,13 +98,7 @@ def read_episodes(path: Path) -> tuple[Episode, ...]:
         FileNotFoundError: there is no such file.
         ValueError: naming the line that is no episode.
     """
-    episodes = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            episodes.append(Episode.from_json(line))
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
-    return tuple(episodes)
+    return tuple(parsed_rows(path, Episode.from_json))
 
 
 def play_episode(

@@ -1,6 +1,6 @@
 """What is written down about one agent with one seed, and the file that keeps it.
 
-Several processes may append to one file. Nothing here runs an agent or compares two.
+Nothing here runs an agent or compares two.
 """
 
 from __future__ import annotations
@@ -8,17 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agents.rows import Provenance, check_found
+from agents.rows import Provenance, check_found, keyed_rows
 from benchmarks.agents.origin import Origin
-from pruning_env.files import append_line
 
 
 class CellKey(NamedTuple):
@@ -205,38 +202,6 @@ def settings_text(settings: dict[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-class Line(Protocol):
-    """What can be appended: a row of any kind."""
-
-    def to_json(self) -> str:
-        """One line of JSON without a line break."""
-
-
-def append_row(path: str | os.PathLike[str], row: Line) -> None:
-    """Append a row to a JSON-lines file, made if needed.
-
-    Whole or not at all, by any number of processes: see `append_line`.
-    """
-    append_line(path, row.to_json())
-
-
 def read_rows(path: str | os.PathLike[str]) -> dict[CellKey, AgentRow]:
-    """Rows by key, the last of each; nothing when there is no such file.
-
-    A line that a kill cut off is left out, with a warning.
-
-    Raises:
-        ValueError: naming the line that is complete and no row.
-    """
-    rows: dict[CellKey, AgentRow] = {}
-    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = AgentRow.from_json(line)
-        except json.JSONDecodeError:
-            warnings.warn(f"{path}:{number} is not complete and was left out", stacklevel=2)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
-        else:
-            rows[row.key] = row
-    return rows
+    """Rows by key, the last of each; see `agents.rows.keyed_rows`."""
+    return keyed_rows(path, AgentRow.from_json, lambda row: row.key)

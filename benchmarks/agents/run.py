@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from agents.guests import resolve_agent
 from agents.registry import agent_names
+from agents.rows import append_row
 from benchmarks.agents.cells import TABULAR, Cell, make_env
 from benchmarks.agents.executors import Executor, LocalPool
 from benchmarks.agents.results import write_results
-from benchmarks.agents.rows import AgentRow, append_row, read_rows
+from benchmarks.agents.rows import AgentRow, read_rows
 
 
 @dataclass(frozen=True)

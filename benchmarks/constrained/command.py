@@ -12,8 +12,7 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
-from agents.rows import provenance
-from benchmarks.agents.rows import append_row
+from agents.rows import append_row, provenance
 from benchmarks.constrained.figure import plot_constrained
 from benchmarks.constrained.rows import FIXED, LAGRANGIAN, ConstrainedRow, read_rows, run_key
 from benchmarks.constrained.table import to_markdown

@@ -8,12 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.rows import Provenance
+from agents.rows import Provenance, keyed_rows
 
 #: PPOLagrangian under a limit; and PPO that pays a fixed price for every parameter.
 LAGRANGIAN, FIXED = "ppo-lagrangian", "fixed-price"
@@ -138,22 +136,5 @@ def run_key(method: str, number: float, seed: int, settings: dict[str, Any]) -> 
 
 
 def read_rows(path: str | os.PathLike[str]) -> dict[RunKey, ConstrainedRow]:
-    """Rows by key, the last of each; nothing when there is no such file.
-
-    A line that a kill cut off is left out, with a warning.
-
-    Raises:
-        ValueError: naming the line that is complete and no row.
-    """
-    rows: dict[RunKey, ConstrainedRow] = {}
-    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = ConstrainedRow.from_json(line)
-        except json.JSONDecodeError:
-            warnings.warn(f"{path}:{number} is not complete and was left out", stacklevel=2)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
-        else:
-            rows[row.key] = row
-    return rows
+    """Rows by key, the last of each; see `agents.rows.keyed_rows`."""
+    return keyed_rows(path, ConstrainedRow.from_json, lambda row: row.key)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from agents.rows import Provenance
+from agents.rows import Provenance, keyed_rows
 from benchmarks.reproduce.cells import Cell, Recovery
 
 __all__ = ["Pruned", "ReproduceRow", "read_rows"]
@@ -106,23 +105,6 @@ class ReproduceRow:
             raise ValueError(f"not a row of a reproduced table: {error}") from error
 
 
-def read_rows(path: Path) -> dict[str, ReproduceRow]:
-    """Rows by the key of their cell, the last of each; nothing when there is no such file.
-
-    A line that a kill cut off is left out, with a warning.
-
-    Raises:
-        ValueError: Naming the line that is complete and no row.
-    """
-    rows: dict[str, ReproduceRow] = {}
-    lines = path.read_text().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = ReproduceRow.from_json(line)
-        except json.JSONDecodeError:
-            warnings.warn(f"{path}:{number} is not complete and was left out", stacklevel=2)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
-        else:
-            rows[row.cell.key] = row
-    return rows
+def read_rows(path: str | os.PathLike[str]) -> dict[str, ReproduceRow]:
+    """Rows by the key of their cell, the last of each; see `agents.rows.keyed_rows`."""
+    return keyed_rows(path, ReproduceRow.from_json, lambda row: row.cell.key)

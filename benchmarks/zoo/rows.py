@@ -8,9 +8,8 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from agents.rows import Provenance
+from agents.rows import Provenance, keyed_rows
 from pruning_env.files import atomic_write
 
 #: Largest relative error of a pruned model against its masked twin, by precision; float32 rounding
@@ -216,20 +215,8 @@ def _finite(value: object) -> object:
 
 
 def read_rows(path: str | os.PathLike[str]) -> dict[str, ZooRow]:
-    """Rows by model; nothing when there is no such file.
-
-    Raises:
-        ValueError: naming the line that is no row of the zoo.
-    """
-    rows = {}
-    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = ZooRow.from_json(line)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
-        rows[row.model] = row
-    return rows
+    """Rows by model; see `agents.rows.keyed_rows`."""
+    return keyed_rows(path, ZooRow.from_json, lambda row: row.model)
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[ZooRow]) -> None:
