@@ -73,7 +73,7 @@ def profile(env: CNNPruneEnv, steps: int, seed: int = 0) -> tuple[Part, ...]:
         return call
 
     evaluator, dynamics = env.evaluator, env.dynamics
-    sliced = evaluator._sliced
+    sliced = evaluator.execution.sliced
     rng = np.random.default_rng(seed)
     _ = evaluator.plan  # measured at the first use, which is no part of a step
     with (

@@ -2,9 +2,8 @@
 
 The evaluator owns the images (resident on the device, normalised once) and a private copy of the
 dense model. A keep mask goes in, accuracy on search-val comes out; repeats are answered from a
-bounded cache. How a candidate is executed is a `Strategy` (strategies.py) that a `Plan` names
-(planning.py), what is done to it before it is judged is a recovery (recovery.py). Knows nothing of
-actions, budgets, rewards or agents.
+bounded cache. How a candidate is executed is up to execution.py, what is done to it before it is
+judged is a recovery (recovery.py). Knows nothing of actions, budgets, rewards or agents.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,44 +22,31 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from pruning_env.arguments import check_choice
-from pruning_env.batched import Batched
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
+from pruning_env.execution import STRATEGIES, Execution
 from pruning_env.finetuning import FineTuner, FineTuning
 from pruning_env.gates import NotFiniteError
 from pruning_env.importance import importance, taylor_scores
 from pruning_env.ledger import Ledger
 from pruning_env.metrics import LOSS_CAP, Metrics, measure
-from pruning_env.planning import Plan, choose_plan
+from pruning_env.planning import Plan
 from pruning_env.precision import PRECISIONS, arithmetic
-from pruning_env.recovery import RECOVERIES, RECOVERY_NAMES, leave_as_is
-from pruning_env.strategies import Masked, Sliced, Strategy, measure_all
+from pruning_env.recovery import RECOVERY_NAMES
 from pruning_env.vault import Vault
 from pruning_env.weights import Weights
 
-__all__ = ["LOSS_CAP", "STRATEGIES", "Evaluator", "Metrics", "Recovered", "measure"]
-
-STRATEGIES = ("auto", "sliced", "masked", "batched")
-
-# One size on a CPU: kernels round by how many rows they get, and the clock must not choose the bits
-# of a loss. On 2 cores 32 to 128 images are alike and up to 1.4 times faster than 256 (ResNet-20,
-# ResNet-50, DenseNet-121), whose activations fit no cache. A GPU wants large batches.
-CPU_BATCHES = (128,)
-ACCELERATOR_BATCHES = (1024, 4096, 256)
-
-PLANNING_SECONDS = 1.0
-"""No trial of a plan begins after so long; the trials decide what costs every evaluation."""
+__all__ = ["LOSS_CAP", "Evaluator", "Metrics", "Recovered", "measure"]
 
 _MEMORY = ("cache_hits", "_cache", "_trained")
-
-_PROBES = (0.5, 0.2)  # shares of the channels that trial candidates keep; the first is timed
-
 
 TRAINED_CACHE = 64
 """Most trained networks that are remembered with their weights."""
 
 SENSITIVITY_CACHE = 64
 """Most pruned networks whose sensitivity is remembered: 8 bytes per channel of the dense one."""
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -112,6 +98,7 @@ class Evaluator:
         device: As a `torch.device`.
         recovery: As given.
         precision: As given.
+        execution: What runs candidates.
         ledger: What counts evaluations and openings of the test split; copies share it.
         cache_hits: Answers from the cache so far.
 
@@ -155,7 +142,6 @@ class Evaluator:
         self.device = torch.device(device)
         self.recovery = recovery
         self.precision = precision
-        self._asked = strategy, batch_size
         self.ledger = Ledger()
         self.cache_hits = 0
 
@@ -173,9 +159,16 @@ class Evaluator:
         )
         self._check_graph()
         self._check_outputs(splits.num_classes)
-        recover = RECOVERIES.get(recovery, leave_as_is)
-        self._parts = (graph, self._model, recover, self._calibration[0])
-        self._sliced = Sliced(*self._parts)
+        self.execution = Execution(
+            graph,
+            self._model,
+            self._val[0],
+            self._calibration[0],
+            recovery=recovery,
+            strategy=strategy,
+            precision=precision,
+            batch_size=batch_size,
+        )
         self._cache: OrderedDict[bytes, Metrics] = OrderedDict()
         self._cache_size = cache_size
         self._tuner: FineTuner | None = None
@@ -190,74 +183,23 @@ class Evaluator:
         """Whether recovery changes weights, which then travel with the state."""
         return self._tuner is not None
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
         """How candidates are run, and the figures behind it; measured at the first use.
 
         The trials use search-val images and fixed masks; they count as no evaluation.
         """
-        strategy, batch_size = self._asked
-        on_cpu = self.device.type == "cpu"
-        sizes = CPU_BATCHES if on_cpu else ACCELERATOR_BATCHES
-        makers: dict[str, Callable[[], Strategy]] = {"sliced": lambda: self._sliced}
-        # Masking leaves the weights of a recovery that trains nowhere to live.
-        maskable = not self.graph.normalised and self.recovery in ("none", "bn")
-        full_size: dict[str, Callable[[], Strategy]] = {
-            "masked": lambda: self._masked,
-            "batched": lambda: self._batched,
-        }
-        if maskable and strategy in full_size:
-            makers = {strategy: full_size[strategy]}
-        elif maskable and strategy == "auto" and not on_cpu:
-            makers |= full_size
-        rng = np.random.default_rng(0)
-        images = self._val[0]
-        with arithmetic(self.precision, self.device):
-            return choose_plan(
-                makers,
-                sizes if batch_size is None else (batch_size,),
-                [self.graph.random_keep(share, rng) for share in _PROBES],
-                images[: max(sizes)],
-                len(images),
-                PLANNING_SECONDS,
-            )
+        return self.execution.plan
 
     @property
     def batch_size(self) -> int:
-        """Images per forward pass."""
-        return self.plan.batch_size
-
-    @cached_property
-    def _masked(self) -> Masked:
-        return Masked(*self._parts)
-
-    @cached_property
-    def _batched(self) -> Batched:
-        return Batched(*self._parts)
-
-    def _measure(
-        self, keeps: Sequence[NDArray[np.bool_]], images: torch.Tensor, labels: torch.Tensor
-    ) -> list[Metrics]:
-        plan, many = self.plan, self.plan.many
-        together = 0 if many is None else len(keeps) // many.at_once * many.at_once
-        with arithmetic(self.precision, self.device):
-            results = []
-            if many is not None and together:
-                strategy = self._strategy(many.strategy)
-                results = measure_all(strategy, keeps[:together], images, labels, many.batch_size)
-            rest = self._strategy(plan.strategy)
-            return results + measure_all(rest, keeps[together:], images, labels, plan.batch_size)
-
-    def _strategy(self, name: str) -> Strategy:
-        if name == "sliced":
-            return self._sliced
-        return self._masked if name == "masked" else self._batched
+        """Images per forward pass: as planned, or fewer once the memory did not suffice."""
+        return self.execution.batch_size.images
 
     @cached_property
     def dense(self) -> Metrics:
         """The dense model on search-val, no recovery; judged at the first call and not counted."""
-        with arithmetic(self.precision, self.device):
-            return measure(self._model, *self._val, self.batch_size)
+        return self.execution.measure(self._model, *self._val)
 
     @property
     def evaluations(self) -> int:
@@ -296,15 +238,12 @@ class Evaluator:
         answers = {key: self._cache[key] for key in keys if key in self._cache}
         fresh = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in answers}
         if fresh:
-            judged = self._measure(list(fresh.values()), *self._val)
+            judged = self.execution.measure_masks(list(fresh.values()), *self._val)
             answers.update(zip(fresh, judged, strict=True))
             self.ledger.judged([metrics.accuracy for metrics in judged])
         self.cache_hits += len(keys) - len(fresh)
         for key in keys:
-            self._cache[key] = answers[key]
-            self._cache.move_to_end(key)
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
+            _remember(self._cache, key, answers[key], self._cache_size)
         return [answers[key] for key in keys]
 
     def recover_many(
@@ -334,10 +273,7 @@ class Evaluator:
                 self.ledger.judged([known.metrics.accuracy])
             else:
                 self.cache_hits += 1
-            self._trained[key] = known
-            self._trained.move_to_end(key)
-            while len(self._trained) > min(self._cache_size, TRAINED_CACHE):
-                self._trained.popitem(last=False)
+            _remember(self._trained, key, known, min(self._cache_size, TRAINED_CACHE))
             results.append(known)
         return results
 
@@ -349,9 +285,7 @@ class Evaluator:
         # Of the mask alone: steps of an episode see other batches, every run the same ones.
         digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
         self._tuner.train(model, int.from_bytes(digest[:6], "big"))
-        with arithmetic(self.precision, self.device):
-            metrics = measure(model, *self._val, self.batch_size)
-        return Recovered(metrics, Weights(model, mask))
+        return Recovered(self.execution.measure(model, *self._val), Weights(model, mask))
 
     def _cut(self, mask: NDArray[np.bool_], weights: Weights | None) -> nn.Module:
         """The pruned network with these weights, or the dense network's, not recovered."""
@@ -374,8 +308,7 @@ class Evaluator:
             if weights is None and not mask.all():  # the dense network needs no recovery
                 weights = self.recover_many([mask], [None])[0].weights
             return self._cut(mask, weights)
-        with arithmetic(self.precision, self.device):
-            return self._sliced.candidate(self._valid(keep))
+        return self.execution.candidate(self._valid(keep))
 
     def images(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised images and labels on the device.
@@ -455,16 +388,13 @@ class Evaluator:
                 if weights is not None or self.trains:
                     model = self._cut(mask, weights)
                 else:  # the dense network needs no recovery
-                    model = self._model if mask.all() else self._sliced.candidate(mask)
+                    model = self._model if mask.all() else self.execution.sliced.candidate(mask)
                 try:
                     scores = taylor_scores(self.graph, model, *self._calibration, keep=mask)
                 except NotFiniteError:  # a step must not fail because the network is ruined
                     scores = np.zeros(self.graph.num_channels)
             scores.setflags(write=False)
-        self._sensitivities[key] = scores
-        self._sensitivities.move_to_end(key)
-        while len(self._sensitivities) > min(self._cache_size, SENSITIVITY_CACHE):
-            self._sensitivities.popitem(last=False)
+        _remember(self._sensitivities, key, scores, min(self._cache_size, SENSITIVITY_CACHE))
         return scores
 
     def certify(self, keep: ArrayLike, weights: Weights | None = None) -> Metrics:
@@ -473,16 +403,12 @@ class Evaluator:
         Recovery still uses search-train only; `weights` as in `pruned_model`.
         """
         if weights is not None or self.trains:
-            model = self.pruned_model(keep, weights)
-            with arithmetic(self.precision, self.device):
-                return measure(model, *self._opened(), self.batch_size)
-        mask = self._valid(keep)
-        return self._measure([mask], *self._opened())[0]
+            return self.execution.measure(self.pruned_model(keep, weights), *self._opened())
+        return self.execution.measure_masks([self._valid(keep)], *self._opened())[0]
 
     def certify_dense(self) -> Metrics:
         """Judge the dense network, without recovery, on the test split; counted as `certify` is."""
-        with arithmetic(self.precision, self.device):
-            return measure(self._model, *self._opened(), self.batch_size)
+        return self.execution.measure(self._model, *self._opened())
 
     def _opened(self) -> tuple[torch.Tensor, torch.Tensor]:
         splits = self._sealed.open()
@@ -531,6 +457,14 @@ class Evaluator:
                 f"model returns {shape} for one image; needed: a (1, classes) tensor with at least "
                 f"{num_classes} classes"
             )
+
+
+def _remember(memory: OrderedDict[bytes, _Answer], key: bytes, answer: _Answer, size: int) -> None:
+    """Keep an answer, and forget those least recently kept beyond `size`."""
+    memory[key] = answer
+    memory.move_to_end(key)
+    while len(memory) > size:
+        memory.popitem(last=False)
 
 
 def _nothing(split: Split) -> Split:

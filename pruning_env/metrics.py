@@ -10,7 +10,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["LOSS_CAP", "Metrics", "Outputs", "measure", "measure_together", "outputs_in_batches"]
+__all__ = [
+    "LOSS_CAP",
+    "BatchSize",
+    "Metrics",
+    "Outputs",
+    "measure",
+    "measure_together",
+    "outputs_in_batches",
+]
 
 LOSS_CAP = 1e4
 """Largest loss of one image, in nats. Images with a non-finite output count with this loss."""
@@ -34,26 +42,39 @@ class Metrics:
     loss: float
 
 
+@dataclass
+class BatchSize:
+    """Most images per forward pass, for somebody who runs many: lowered when memory is short.
+
+    Attributes:
+        images: How many, at least 1.
+    """
+
+    images: int
+
+
 def outputs_in_batches(
-    run: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, batch_size: int
+    run: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, batch_size: int | BatchSize
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Which images were run, and what `run` returned for them, batch by batch and in order.
 
     A batch that does not fit into the device's memory is halved, with a warning, and so are those
-    that follow; one image that does not fit is an error.
+    that follow, also of later calls with the same `BatchSize`; one image that does not fit is an
+    error.
 
     Raises:
         torch.OutOfMemoryError: For one image.
     """
+    limit = BatchSize(batch_size) if isinstance(batch_size, int) else batch_size
     start = 0
     while start < len(images):
-        batch = images[start : start + batch_size]
+        batch = images[start : start + limit.images]
         try:
             outputs = run(batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-            batch_size = len(batch) // 2
+            limit.images = len(batch) // 2
         else:
             yield slice(start, start + len(batch)), outputs
             start += len(batch)
@@ -61,7 +82,7 @@ def outputs_in_batches(
         # Out of the except clause, whose traceback kept all activations alive.
         warnings.warn(
             f"out of memory with {len(batch)} images per forward pass on {images.device}; going on "
-            f"with {batch_size}. Give batch_size={batch_size} or less to avoid the attempt",
+            f"with {limit.images}. Give batch_size={limit.images} or less to avoid the attempt",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -70,7 +91,7 @@ def outputs_in_batches(
 
 
 def measure(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int | BatchSize
 ) -> Metrics:
     """Judge a module in eval mode on labelled images.
 
@@ -85,7 +106,7 @@ def measure(
 
 
 def measure_together(
-    outputs: Outputs, images: torch.Tensor, labels: torch.Tensor, batch_size: int
+    outputs: Outputs, images: torch.Tensor, labels: torch.Tensor, batch_size: int | BatchSize
 ) -> list[Metrics]:
     """`measure` of the K networks whose logits `outputs` gives, in order."""
     correct, losses = [], []

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pruning_env.channels import ChannelGraph
-from pruning_env.metrics import Metrics, Outputs, measure_together
+from pruning_env.metrics import BatchSize, Metrics, Outputs, measure_together
 
 __all__ = ["Masked", "Recover", "Sliced", "Strategy", "check_maskable", "measure_all"]
 
@@ -46,17 +46,22 @@ def measure_all(
     keeps: Sequence[NDArray[np.bool_]],
     images: torch.Tensor,
     labels: torch.Tensor,
-    batch_size: int,
+    batch_size: BatchSize,
 ) -> list[Metrics]:
     """Judge each of the masks, in order; no more candidates than `at_once` live at a time.
 
-    A forward pass takes `batch_size` images, counting an image once for every candidate.
+    A forward pass takes `batch_size` images, counting an image once for every candidate; where that
+    is more than the memory can take, it is lowered.
     """
     results = []
     for start in range(0, len(keeps), strategy.at_once):
         chunk = keeps[start : start + strategy.at_once]
+        shown = BatchSize(max(1, batch_size.images // len(chunk)))
+        planned = shown.images
         with strategy.running(chunk) as outputs:
-            results += measure_together(outputs, images, labels, max(1, batch_size // len(chunk)))
+            results += measure_together(outputs, images, labels, shown)
+        if shown.images < planned:
+            batch_size.images = shown.images * len(chunk)
     return results
 
 

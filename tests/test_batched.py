@@ -18,7 +18,7 @@ from pruning_env.batched import AT_ONCE, Batched
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
 from pruning_env.evaluator import Evaluator
-from pruning_env.metrics import measure, measure_together
+from pruning_env.metrics import BatchSize, measure, measure_together
 from pruning_env.models import CifarResNet
 from pruning_env.planning import Plan, Trial, choose_plan
 from pruning_env.recovery import leave_as_is, recalibrate_batch_norm
@@ -183,7 +183,9 @@ def test_no_more_networks_than_a_chunk_holds_and_no_more_images_than_a_batch() -
     evaluator, splits = small_evaluator(), small_splits()
     images, labels = splits.search_val.images, splits.search_val.labels
     strategy = Spied(evaluator.graph, small_model(), leave_as_is, images, at_once=4)
-    assert len(measure_all(strategy, masks(evaluator.graph, 10), images, labels, 32)) == 10
+    assert (
+        len(measure_all(strategy, masks(evaluator.graph, 10), images, labels, BatchSize(32))) == 10
+    )
     assert {number for number, _ in sizes} == {4, 2}
     assert max(number * rows for number, rows in sizes) == 32
 
@@ -191,14 +193,14 @@ def test_no_more_networks_than_a_chunk_holds_and_no_more_images_than_a_batch() -
 def test_a_chunk_that_is_done_leaves_nothing_behind(monkeypatch: Any) -> None:
     evaluator = small_evaluator(strategy="batched", batch_size=16)
     made: list[Any] = []
-    original = evaluator._batched._networks
+    original = evaluator.execution.batched._networks
 
     def noted(keeps: Any) -> Any:
         networks = original(keeps)
         made.append(weakref.ref(networks))
         return networks
 
-    monkeypatch.setattr(evaluator._batched, "_networks", noted)
+    monkeypatch.setattr(evaluator.execution.batched, "_networks", noted)
     gc.disable()
     try:
         evaluator.evaluate_many(masks(evaluator.graph, 9))
@@ -266,10 +268,11 @@ def test_what_cannot_be_stacked_is_left_out_of_the_choice(monkeypatch: Any) -> N
 def test_whole_chunks_run_stacked_and_what_is_left_over_does_not(monkeypatch: Any) -> None:
     evaluator = small_evaluator()
     trial = Trial("batched", 16, 0.1, True, AT_ONCE)
-    evaluator.__dict__["plan"] = Plan("sliced", 16, (trial,), trial)
+    evaluator.execution.__dict__["plan"] = Plan("sliced", 16, (trial,), trial)
     chunks: list[tuple[str, int]] = []
-    for name in ("_sliced", "_batched"):
-        strategy, original = getattr(evaluator, name), getattr(evaluator, name).running
+    for name in ("sliced", "batched"):
+        strategy = getattr(evaluator.execution, name)
+        original = strategy.running
 
         def spied(keeps: Any, name: str = name, original: Any = original) -> Any:
             chunks.append((name, len(keeps)))
@@ -278,7 +281,7 @@ def test_whole_chunks_run_stacked_and_what_is_left_over_does_not(monkeypatch: An
         monkeypatch.setattr(strategy, "running", spied)
     keeps = masks(evaluator.graph, 2 * AT_ONCE + 2)
     results = evaluator.evaluate_many(keeps)
-    assert chunks == [("_batched", AT_ONCE)] * 2 + [("_sliced", 1)] * 2
+    assert chunks == [("batched", AT_ONCE)] * 2 + [("sliced", 1)] * 2
     plain = small_evaluator(batch_size=16).evaluate_many(keeps)
     assert [m.loss for m in results] == pytest.approx([m.loss for m in plain], rel=1e-4)
 

@@ -191,14 +191,16 @@ def test_it_is_no_evaluation_and_is_made_once_per_network(monkeypatch):
     evaluator, plain = small_evaluator(), small_evaluator()
     dynamics = small_dynamics(evaluator, channels_per_step=0.1, sensitivity_every=2)
     passes = []
-    original = evaluator._sliced.candidate
+    original = evaluator.execution.sliced.candidate
 
     def noted(keep):
         passes.append(keep)
         return original(keep)
 
-    monkeypatch.setattr(evaluator._sliced, "candidate", noted)
-    monkeypatch.setattr(evaluator, "_measure", plain._measure)  # candidates of evaluations aside
+    monkeypatch.setattr(evaluator.execution.sliced, "candidate", noted)
+    monkeypatch.setattr(
+        evaluator.execution, "measure_masks", plain.execution.measure_masks
+    )  # candidates of evaluations aside
     states = walk(dynamics, 4)
     assert evaluator.evaluations == 4 and len(passes) == 2
     dynamics.transition(states[1], STILL)

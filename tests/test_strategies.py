@@ -14,7 +14,8 @@ from torch import nn
 from pruning_env import planning
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
-from pruning_env.evaluator import CPU_BATCHES, Evaluator
+from pruning_env.evaluator import Evaluator
+from pruning_env.execution import CPU_BATCHES
 from pruning_env.planning import Plan, choose_plan
 from pruning_env.precision import arithmetic
 from pruning_env.recovery import leave_as_is, recalibrate_batch_norm

@@ -15,7 +15,9 @@ from benchmarks.speed.networks import Network, register
 from benchmarks.speed.settings import Figures, SpeedSettings
 from pruning_env.batched import Batched
 from pruning_env.channels import ChannelGraph
-from pruning_env.evaluator import ACCELERATOR_BATCHES, CPU_BATCHES, Evaluator
+from pruning_env.evaluator import Evaluator
+from pruning_env.execution import ACCELERATOR_BATCHES, CPU_BATCHES
+from pruning_env.metrics import BatchSize
 from pruning_env.models import CifarResNet
 from pruning_env.recovery import leave_as_is
 from pruning_env.strategies import Masked, Sliced, Strategy, measure_all
@@ -108,7 +110,7 @@ def crossover(network: Network, settings: SpeedSettings) -> Figures:
         for name, strategy in strategies.items():
             keeps = [graph.random_keep(0.5, rng) for _ in range(strategy.at_once)]
             judge: Callable[[], object] = partial(
-                measure_all, strategy, keeps, images, labels, batch_size
+                measure_all, strategy, keeps, images, labels, BatchSize(batch_size)
             )
             seconds = timed(judge, device)
             slow += seconds

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import pruning_env.budgets as budgets
 import pruning_env.tasks as tasks
 from pruning_env.budgets import register_budget
 from pruning_env.data import load_npz
-from pruning_env.metrics import measure, outputs_in_batches
+from pruning_env.metrics import BatchSize, Outputs, measure, outputs_in_batches
+from pruning_env.strategies import measure_all
 from pruning_env.tasks import Task, get_task, register_task
 from tests.small import SmallNet, small_evaluator, small_model, small_splits
 
@@ -235,7 +237,7 @@ def test_an_evaluator_goes_on_when_a_candidate_does_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = small_evaluator(batch_size=50).dense
-    evaluator = small_evaluator(batch_size=50)
+    evaluator = small_evaluator(batch_size=50, recovery="none")
     forward = SmallNet.forward
 
     def hungry(self: SmallNet, x: torch.Tensor) -> torch.Tensor:
@@ -246,6 +248,41 @@ def test_an_evaluator_goes_on_when_a_candidate_does_not_fit(
     monkeypatch.setattr(SmallNet, "forward", hungry)
     with pytest.warns(RuntimeWarning, match="going on with 12"):
         assert evaluator.dense.accuracy == expected.accuracy
+    assert evaluator.batch_size == 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what did not fit once is not tried again
+        evaluator.evaluate(evaluator.graph.full())
+
+
+def test_a_batch_that_several_candidates_share_stays_halved_too() -> None:
+    evaluator = small_evaluator(recovery="none")
+    images, labels = evaluator.images("search-val")
+    limit = BatchSize(40)
+    masks = [evaluator.graph.full()] * 4
+    with pytest.warns(RuntimeWarning, match="10 images .*; going on with 5"):
+        measure_all(Crowded(7), masks, images, labels, limit)
+    assert limit.images == 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure_all(Crowded(7), masks, images, labels, limit)
+
+
+class Crowded:
+    """Four candidates at once that all say class 0, of no more than `room` images."""
+
+    at_once = 4
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    @contextlib.contextmanager
+    def running(self, keeps: Sequence[Any]) -> Iterator[Outputs]:
+        def outputs(images: torch.Tensor) -> torch.Tensor:
+            if len(images) > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return torch.zeros(len(keeps), len(images), 10)
+
+        yield outputs
 
 
 # Budgets that fail
