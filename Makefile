@@ -10,7 +10,7 @@ OLDEST_PYTHON ?= python3.10
 OLDEST := "gymnasium==1.2.2" "numpy==1.26.*" "torch==2.8.*" "stable-baselines3==2.9.*"
 
 # One process per core with one thread each is quicker for many small networks than the reverse.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --durations=15
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-oldest check docs notebooks format clean
