@@ -33,10 +33,12 @@ def check_positive(argument: str, given: Any) -> float:
     return float(given)
 
 
-def check_count(argument: str, given: Any) -> int:
-    """Return `given` as an int; raise `ValueError` unless it is an integer of at least 1."""
-    if not isinstance(given, Integral) or isinstance(given, bool) or given < 1:
-        raise ValueError(f"{argument}={given!r} is not allowed; give an integer of at least 1")
+def check_count(argument: str, given: Any, least: int = 1) -> int:
+    """Return `given` as an int; raise `ValueError` unless it is an integer of at least `least`."""
+    if not isinstance(given, Integral) or isinstance(given, bool) or given < least:
+        raise ValueError(
+            f"{argument}={given!r} is not allowed; give an integer of at least {least}"
+        )
     return int(given)
 
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from pruning_env.arguments import check_choice
+from pruning_env.arguments import check_choice, check_count
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
 from pruning_env.execution import STRATEGIES, Execution
@@ -125,10 +125,10 @@ class Evaluator:
         check_choice("strategy", strategy, STRATEGIES)
         check_choice("precision", precision, PRECISIONS)
         # A batch-norm layer cannot take statistics over one value.
-        _check_at_least("recovery_images", recovery_images, 2)
-        _check_at_least("cache_size", cache_size, 0)
+        check_count("recovery_images", recovery_images, 2)
+        check_count("cache_size", cache_size, 0)
         if batch_size is not None:
-            _check_at_least("batch_size", batch_size, 1)
+            check_count("batch_size", batch_size)
         for name, split in (
             ("search_train", splits.search_train),
             ("search_val", splits.search_val),
@@ -470,10 +470,3 @@ def _remember(memory: OrderedDict[bytes, _Answer], key: bytes, answer: _Answer, 
 def _nothing(split: Split) -> Split:
     """The split without its images (a copy, as a view would keep them all alive)."""
     return Split(split.images[:0].clone(), split.labels[:0].clone())
-
-
-def _check_at_least(argument: str, given: int, least: int) -> None:
-    if not isinstance(given, int) or isinstance(given, bool) or given < least:
-        raise ValueError(
-            f"{argument}={given!r} is not allowed; give an integer of at least {least}"
-        )

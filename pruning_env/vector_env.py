@@ -18,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 from pruning_env.dynamics import PruningState, Transition
 from pruning_env.env import CNNPruneEnv
 from pruning_env.observations import Observation, stack
+from pruning_env.slots import chosen_slots
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             ValueError: a bad seed or option; all slots stay as they were.
         """
         seeds = self._seeds(seed)
-        chosen, options = self._chosen(options)
+        chosen, options = chosen_slots(options, self.num_envs)
         infos: dict[str, Any] = {}
         observations = []
         for index, slot in enumerate(self.slots):
@@ -255,23 +256,6 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
                 f"{self.num_envs} of them or None, one per slot"
             )
         return seeds
-
-    def _chosen(self, options: dict[str, Any] | None) -> tuple[np.ndarray, dict[str, Any] | None]:
-        """(N,) bool, which slots to reset, and the options that they get."""
-        if not isinstance(options, dict) or "reset_mask" not in options:
-            return np.ones(self.num_envs, dtype=np.bool_), options
-        mask = options["reset_mask"]
-        if (
-            not isinstance(mask, np.ndarray)
-            or mask.dtype != np.bool_
-            or mask.shape != (self.num_envs,)
-            or not mask.any()
-        ):
-            raise ValueError(
-                f"options['reset_mask']={mask!r} is not allowed; give a bool array of shape "
-                f"({self.num_envs},) with at least one True"
-            )
-        return mask, {key: value for key, value in options.items() if key != "reset_mask"}
 
 
 _SHARED = ("graph", "evaluator", "dynamics")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from benchmarks.agents.questions import Question, questions
+from benchmarks.agents.questions import Question, drawable
 from benchmarks.agents.rows import AgentRow
 from benchmarks.agents.statistics import Interval, bootstrap
 from benchmarks.plots import COLOURS, STYLES, save_figure
@@ -43,9 +43,7 @@ def plot_agents(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
     Raises:
         ValueError: when no row has a result.
     """
-    asked = [question for question in questions(rows) if question.runs]
-    if not asked:
-        raise ValueError("rows have no result to draw")
+    asked = drawable(rows)
     agents = tuple(dict.fromkeys(agent for question in asked for agent in question.runs))
     figure = Figure(figsize=(11.5, 5.6 * len(asked)), layout="constrained")
     panels = figure.subplots(len(asked), 2, width_ratios=(1.5, 1.0), squeeze=False)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.agents.figure import LINEAR, agent_looks, legend_below, tick_regrets
-from benchmarks.agents.questions import Question, questions
+from benchmarks.agents.questions import Question, drawable
 from benchmarks.agents.rows import AgentRow
 from benchmarks.agents.statistics import bootstrap, performance_profile
 from benchmarks.plots import save_figure
@@ -36,9 +36,7 @@ def plot_profiles(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
     Raises:
         ValueError: when no row has a result.
     """
-    asked = [question for question in questions(rows) if question.runs]
-    if not asked:
-        raise ValueError("rows have no result to draw")
+    asked = drawable(rows)
     figure = Figure(figsize=(8.0, 5.0 * len(asked)), layout="constrained")
     panels = figure.subplots(len(asked), 1, squeeze=False)[:, 0]
     for axes, question in zip(panels, asked, strict=True):

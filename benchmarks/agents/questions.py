@@ -90,6 +90,18 @@ class Question:
         return np.array([both[0][s] for s in seeds]), np.array([both[1][s] for s in seeds])
 
 
+def drawable(rows: Sequence[AgentRow]) -> tuple[Question, ...]:
+    """The questions to which there is a result.
+
+    Raises:
+        ValueError: there is none.
+    """
+    asked = tuple(question for question in questions(rows) if question.runs)
+    if not asked:
+        raise ValueError("rows have no result to draw")
+    return asked
+
+
 def questions(rows: Sequence[AgentRow]) -> tuple[Question, ...]:
     """The questions that rows answer, in the order of their first rows.
 

@@ -18,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 from pruning_env.actions import BoxAction
 from pruning_env.evaluator import Metrics
 from pruning_env.rewards import Outcome
+from pruning_env.slots import chosen_slots
 from pruning_env.state import PruningState, Transition
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tabular.process import Place
@@ -242,22 +243,10 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """(N,) bool, which slots to reset, and the other options."""
         if options is not None and not isinstance(options, dict):
             raise ValueError(f"options={options!r} is not allowed; give a dict")
-        if not options or "reset_mask" not in options:
-            return np.ones(self.num_envs, dtype=np.bool_), options
-        mask = options["reset_mask"]
-        if (
-            not isinstance(mask, np.ndarray)
-            or mask.dtype != np.bool_
-            or mask.shape != (self.num_envs,)
-            or not mask.any()
-        ):
-            raise ValueError(
-                f"options['reset_mask']={mask!r} is not allowed; give a bool array of shape "
-                f"({self.num_envs},) with at least one True"
-            )
+        mask, others = chosen_slots(options, self.num_envs)
         if self._now is None and not mask.all():
             raise ResetNeeded("there is no episode yet; reset all slots first")
-        return mask.copy(), {key: value for key, value in options.items() if key != "reset_mask"}
+        return mask, others
 
 
 class _SlotRewards:
