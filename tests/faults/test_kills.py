@@ -155,7 +155,7 @@ def kill_prunings(kills: int, out: Path) -> int:
 
 def kill_benchmarks(kills: int, folder: Path) -> int:
     """As `kill_trainings`."""
-    agents = ["--agents", "uniform,random-search", "--seeds", "25", "--evaluations", "60"]
+    agents = ["--agents", "uniform,random-search", "--seeds", "10", "--evaluations", "60"]
     out = folder / "rows.jsonl"
     arguments = ["agents", *agents, "--out", str(out)]
     code, seconds = Fork(benchmarks, [*arguments[:-1], str(folder / "reference.jsonl")]).end()
