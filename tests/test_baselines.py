@@ -206,7 +206,7 @@ def test_every_agent_spends_no_more_than_it_may_and_no_less_if_it_can(graph, nam
 @pytest.mark.parametrize("name", WITHOUT_COSTS)
 def test_every_agent_ends_where_there_is_hardly_anything_to_evaluate(graph, name):
     env = KnownOptimumEnv(graph, limit=0.999)
-    assert found(get_agent(name).search(env, 400, 0, False).result).evaluations < 400
+    assert found(get_agent(name).search(env, 150, 0, False).result).evaluations < 150
 
 
 @pytest.mark.parametrize("name", WITHOUT_COSTS)

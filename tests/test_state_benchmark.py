@@ -70,6 +70,7 @@ def test_a_schedule_by_progress_does_not_mind_where_an_episode_starts(world):
     assert rest.play(actions[:, 1:], False) == rest.play(actions, True)
 
 
+@pytest.mark.slow
 def test_the_command_writes_rows_and_a_table(tmp_path):
     out = tmp_path / "state.jsonl"
     assert main(["state", "--channels-per-step", "0.3", "--out", str(out)]) == 0

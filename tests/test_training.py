@@ -138,10 +138,17 @@ def test_what_a_continued_run_does_depends_on_each_part_that_was_saved(name, par
     else:
         start.agent.replay_buffer.reset()
     again = train(start, EVALUATIONS)[0]
-    assert (again.result, True) != (
+    assert (again.result, judged(again), True) != (
         whole.result,
+        judged(whole),
         same_parameters(again.algorithm, whole.algorithm),
     )
+
+
+def judged(search):
+    """Which entries of the table a search has looked up."""
+    (evaluator,) = search.algorithm.get_env().get_attr("evaluator")
+    return evaluator.memory()["_seen"].tolist()
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -188,10 +188,6 @@ def told(row: AgentRow) -> tuple[Any, ...]:
     return row.history, row.counts, row.spent, row.failed, row.val_accuracy
 
 
-def test_training_survives_a_few_kills(tmp_path: Path) -> None:
-    kill_trainings(3, tmp_path)
-
-
 def test_pruning_survives_a_few_kills(tmp_path: Path) -> None:
     kill_prunings(3, tmp_path / "out")
 
