@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -44,15 +45,26 @@ def plot_agents(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
         ValueError: when no row has a result.
     """
     asked = drawable(rows)
-    agents = tuple(dict.fromkeys(agent for question in asked for agent in question.runs))
+    looks = looks_of(asked)
     figure = Figure(figsize=(11.5, 5.6 * len(asked)), layout="constrained")
     panels = figure.subplots(len(asked), 2, width_ratios=(1.5, 1.0), squeeze=False)
     for (curves, ends), question in zip(panels, asked, strict=True):
-        unseeded = [name for name in question.runs if not question.seeded(name)]
-        looks = agent_looks(agents, unseeded)
         _draw_curves(curves, question, looks)
         _draw_ends(ends, question, looks)
     return save_figure(figure, stem)
+
+
+def wrap(title: str) -> str:
+    """A title in lines that fit above a panel."""
+    return textwrap.fill(title, 76)
+
+
+def looks_of(asked: Sequence[Question]) -> dict[str, dict]:
+    """How each agent is drawn, alike in all questions."""
+    runs = [(agent, question.seeded(agent)) for question in asked for agent in question.runs]
+    seeded = {agent for agent, seeded in runs if seeded}
+    agents = tuple(dict.fromkeys(agent for agent, _ in runs))
+    return agent_looks(agents, set(agents) - seeded)
 
 
 def agent_looks(agents: Sequence[str], unseeded: Collection[str]) -> dict[str, dict]:
@@ -98,7 +110,7 @@ def _draw_curves(axes: Axes, question: Question, looks: dict[str, dict]) -> None
     axes.set_ylabel(_measure(question) + " of the incumbent")
     axes.set_yscale("symlog", linthresh=LINEAR)
     tick_regrets(axes, "y")
-    axes.set_title(f"{question.title}: mean, 95 % interval", fontsize=10)
+    axes.set_title(wrap(f"{question.title}: mean, 95 % interval"), fontsize=10)
     legend_below(axes, axes.get_legend_handles_labels()[0], columns=4)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.agents.figure import LINEAR, agent_looks, legend_below, tick_regrets
+from benchmarks.agents.figure import LINEAR, legend_below, looks_of, tick_regrets, wrap
 from benchmarks.agents.questions import Question, drawable
 from benchmarks.agents.rows import AgentRow
 from benchmarks.agents.statistics import bootstrap, performance_profile
@@ -37,17 +37,15 @@ def plot_profiles(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
         ValueError: when no row has a result.
     """
     asked = drawable(rows)
+    looks = looks_of(asked)
     figure = Figure(figsize=(8.0, 5.0 * len(asked)), layout="constrained")
     panels = figure.subplots(len(asked), 1, squeeze=False)[:, 0]
     for axes, question in zip(panels, asked, strict=True):
-        _draw(axes, question)
+        _draw(axes, question, looks)
     return save_figure(figure, stem)
 
 
-def _draw(axes: Axes, question: Question) -> None:
-    looks = agent_looks(
-        tuple(question.runs), [name for name in question.runs if not question.seeded(name)]
-    )
+def _draw(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
     regrets = {
         agent: question.regrets(agent, own[0].allowed) for agent, own in question.runs.items()
     }
@@ -77,5 +75,5 @@ def _draw(axes: Axes, question: Question) -> None:
         else "error of the incumbent on search-val"
     )
     axes.set_ylabel("share of runs with less")
-    axes.set_title(f"{question.title}: all evaluations allowed, 95 % interval", fontsize=10)
+    axes.set_title(wrap(f"{question.title}: all evaluations allowed, 95 % interval"), fontsize=10)
     legend_below(axes, axes.get_legend_handles_labels()[0], columns=4)
