@@ -25,9 +25,11 @@ from pruning_env.channels import ChannelGraph
 from pruning_env.constraints import make_constraint
 from pruning_env.dynamics import PruningDynamics, PruningState, Transition
 from pruning_env.evaluator import Evaluator
+from pruning_env.execution import STRATEGIES
 from pruning_env.finetuning import FineTuning
 from pruning_env.importance import importance_kinds
 from pruning_env.observations import Observation, make_observation, observation_names
+from pruning_env.precision import PRECISIONS
 from pruning_env.recovery import RECOVERY_NAMES
 from pruning_env.rendering import render_ansi, render_rgb
 from pruning_env.rewards import get_reward
@@ -236,6 +238,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `val_images`        | int   | `None`              | at least 1; `None`: all of search-val |
     | `constraint`        | str   | `"terminate"`       | see Episode End                       |
     | `device`            | str   | `"cpu"`             | a torch device                        |
+    | `strategy`          | str   | `"auto"`            | see below                             |
+    | `precision`         | str   | `"float32"`         | `float32`, `bfloat16` (autocast)      |
     | `render_mode`       | str   | `None`              | `human`, `ansi`, `rgb_array`          |
 
     After a cut, `recovery` does nothing (`none`), re-estimates the batch-norm statistics (`bn`), or
@@ -251,6 +255,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     and neither transitions nor the vectorized environment are reproducible with it, whatever the
     seed. Budgets other than `params` and `macs` build the pruned model to measure it, also where
     `project` and `wall` look for the step that meets the budgets.
+
+    How candidates are run changes no result but by rounding. `strategy` is `sliced` (each is really
+    smaller), `masked` (one network of full size, with zeros), `batched` (several of those in one
+    forward pass), `compiled` (`masked`, compiled by `torch.compile`, on CUDA with CUDA graphs) or
+    `auto`: on a CPU `sliced`, elsewhere the fastest of the first three, measured once.
 
     The importances are `l1`, `l2`, `taylor`, `bn_scale` and `random`, one fixed random ranking.
     Tasks, budgets, rewards and importances can be registered.
@@ -324,6 +333,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         val_images: int | None = None,
         constraint: str = "terminate",
         device: str = "cpu",
+        strategy: str = "auto",
+        precision: str = "float32",
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None:
@@ -343,6 +354,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             check_count("val_images", val_images)
         make_constraint(constraint, max_steps)
         _check_device(device)
+        check_choice("strategy", strategy, STRATEGIES)
+        check_choice("precision", precision, PRECISIONS)
 
         chosen = get_task(task)
         model = chosen.model(weights, data_root)
@@ -357,6 +370,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             splits,
             recovery=recovery,
             device=device,
+            strategy=strategy,
+            precision=precision,
             finetuning=finetuning,
         )
         self.dynamics = PruningDynamics(
@@ -409,6 +424,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "val_images": val_images,
             "constraint": constraint,
             "device": device,
+            "strategy": strategy,
+            "precision": precision,
             "render_mode": render_mode,
         }
 

@@ -78,10 +78,12 @@ class Evaluator:
         device: Where images, model and candidates live.
         strategy: "sliced" (a smaller module for each candidate), "masked" (one full-size module
             whose removed channels are zeroed), "batched" (that for several candidates in one
-            forward pass; networks with norms over channels are sliced even so), or "auto": the
-            fastest that gives the same results, where there are many candidates also several at
-            once. On a CPU that is "sliced": masking computes what was removed, and rounds
-            otherwise.
+            forward pass), "compiled" (one masked module, compiled by `torch.compile`, on CUDA with
+            CUDA graphs; the first evaluation then takes up to a minute), or "auto": the fastest of
+            the first three that gives the same results, where there are many candidates also
+            several at once. On a CPU that is "sliced": masking computes what was removed, and
+            rounds otherwise. Networks with norms over channels are always sliced, and so is
+            everything with `recovery="finetune"`.
         precision: "float32": the model's own; "bfloat16": candidates run under autocast.
         batch_size: Images per forward pass, counted once for each of its candidates; None: 128 on a
             CPU, elsewhere the fastest of a few, measured at the first evaluation, among those that

@@ -1,13 +1,14 @@
 """How candidates are run: which strategy, in batches of how many images.
 
-Puts the strategies (strategies.py, batched.py) behind the plan that names them (planning.py), and
-remembers for how many images the memory suffices. Knows nothing of splits, caches or counting.
+Puts the strategies (strategies.py, batched.py, compiled.py) behind the plan that names them
+(planning.py), and remembers for how many images the memory suffices. Knows nothing of splits,
+caches or counting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from pruning_env.batched import Batched
 from pruning_env.channels import ChannelGraph
+from pruning_env.compiled import Compiled
 from pruning_env.metrics import BatchSize, Metrics, measure
 from pruning_env.planning import Plan, choose_plan
 from pruning_env.precision import arithmetic
@@ -24,7 +26,7 @@ from pruning_env.strategies import Masked, Sliced, Strategy, measure_all
 
 __all__ = ["ACCELERATOR_BATCHES", "CPU_BATCHES", "STRATEGIES", "Execution"]
 
-STRATEGIES = ("auto", "sliced", "masked", "batched")
+STRATEGIES = ("auto", "sliced", "masked", "batched", "compiled")
 
 # One size on a CPU: kernels round by how many rows they get, and the clock must not choose the bits
 # of a loss. On 2 cores 32 to 128 images are alike and up to 1.4 times faster than 256 (ResNet-20,
@@ -83,23 +85,24 @@ class Execution:
         return Batched(*self._parts)
 
     @cached_property
+    def compiled(self) -> Compiled:
+        """One full-size module whose kernels are fused."""
+        return Compiled(*self._parts)
+
+    @cached_property
     def plan(self) -> Plan:
         """How candidates are run, and the figures behind it; measured at the first use."""
         device = self._images.device
         sizes = CPU_BATCHES if device.type == "cpu" else ACCELERATOR_BATCHES
-        makers: dict[str, Callable[[], Strategy]] = {"sliced": lambda: self.sliced}
-        full_size: dict[str, Callable[[], Strategy]] = {
-            "masked": lambda: self.masked,
-            "batched": lambda: self.batched,
-        }
-        if self._maskable and self._strategy in full_size:
-            makers = {self._strategy: full_size[self._strategy]}
-        elif self._maskable and self._strategy == "auto" and device.type != "cpu":
-            makers |= full_size
+        names = ["sliced"]
+        if self._maskable and self._strategy != "auto":
+            names = [self._strategy]
+        elif self._maskable and device.type != "cpu":
+            names += ["masked", "batched"]  # compiling takes longer than all trials may
         rng = np.random.default_rng(0)
         with arithmetic(self._precision, device):
             return choose_plan(
-                makers,
+                {name: partial(self._named, name) for name in names},
                 sizes if self._batch_size is None else (self._batch_size,),
                 [self._graph.random_keep(share, rng) for share in _PROBES],
                 self._images[: max(sizes)],
@@ -142,7 +145,6 @@ class Execution:
         with arithmetic(self._precision, self._images.device):
             return self.sliced.candidate(keep)
 
-    def _named(self, strategy: str) -> Strategy:
-        if strategy == "sliced":
-            return self.sliced
-        return self.masked if strategy == "masked" else self.batched
+    def _named(self, name: str) -> Strategy:
+        strategy: Strategy = getattr(self, name)
+        return strategy

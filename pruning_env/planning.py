@@ -49,7 +49,7 @@ class Plan:
     """How candidates are judged.
 
     Attributes:
-        strategy: "sliced", "masked" or "batched".
+        strategy: "sliced", "masked", "batched" or "compiled".
         batch_size: Images per forward pass.
         trials: What was measured to decide, in order; empty when there was no choice.
         many: The trial that says how candidates are judged of which there are as many as it takes

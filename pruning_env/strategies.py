@@ -1,8 +1,9 @@
 """How a candidate is run: cut out of the dense model, or masked inside it.
 
 A strategy runs, for the time of a `with` block, what one or several pruned and recovered networks
-compute; the one for several at once is in batched.py. All agree to numerical tolerance. Knows
-nothing of caches, splits or how the choice among strategies is made (planning.py).
+compute; the one for several at once is in batched.py, the one that compiles in compiled.py. All
+agree to numerical tolerance. Knows nothing of caches, splits or how the choice among strategies is
+made (planning.py).
 """
 
 from __future__ import annotations
@@ -129,10 +130,12 @@ class Masked(_OneByOne):
         ValueError: A norm takes statistics over channels, so that removed ones would count.
     """
 
+    name = "masked"
+
     def __init__(
         self, graph: ChannelGraph, model: nn.Module, recover: Recover, calibration: torch.Tensor
     ) -> None:
-        check_maskable("masked", graph)
+        check_maskable(self.name, graph)
         self._model = copy.deepcopy(model).eval()
         self._recover = recover
         self._calibration = calibration

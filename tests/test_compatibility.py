@@ -49,6 +49,8 @@ OTHER: dict[str, Any] = {
     "val_images": 100,
     "constraint": "wall",
     "device": "cpu",
+    "strategy": "masked",
+    "precision": "bfloat16",
     "render_mode": "ansi",
 }
 

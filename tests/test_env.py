@@ -539,6 +539,8 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("max_steps", 2.0, "at least 1"),
         ("device", "gpu", "cpu"),
         ("device", None, "cpu"),
+        ("strategy", "cut", "auto, batched, compiled, masked, sliced"),
+        ("precision", "half", "bfloat16, float32"),
         ("render_mode", "video", "ansi, human, rgb_array"),
         ("channels_per_step", 0.0, r"\(0, 1\]"),
         ("logit_scale", float("nan"), "above 0"),

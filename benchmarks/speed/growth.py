@@ -15,6 +15,7 @@ from benchmarks.speed.networks import Network, register
 from benchmarks.speed.settings import Figures, SpeedSettings
 from pruning_env.batched import Batched
 from pruning_env.channels import ChannelGraph
+from pruning_env.compiled import Compiled
 from pruning_env.evaluator import Evaluator
 from pruning_env.execution import ACCELERATOR_BATCHES, CPU_BATCHES
 from pruning_env.metrics import BatchSize
@@ -88,7 +89,10 @@ def _evaluator(network: Network, settings: SpeedSettings) -> Evaluator:
 
 
 def crossover(network: Network, settings: SpeedSettings) -> Figures:
-    """Seconds per candidate, sliced, masked, and several at once, without recovery."""
+    """Seconds per candidate, sliced, masked, several at once, and compiled, without recovery.
+
+    Compiling itself is not timed, and left out of a smoke run and where it does not work.
+    """
     count = min(settings.images(network), CROSSOVER_IMAGES)
     task = get_task(register(network, count, settings.calibration, settings.seed))
     model, splits = task.model(), task.load_data(None)
@@ -103,6 +107,15 @@ def crossover(network: Network, settings: SpeedSettings) -> Figures:
     for number in TOGETHER[:1] if settings.smoke else TOGETHER:
         strategies[f"batched {number}"] = Batched(*parts, at_once=number)
     batch_size = (CPU_BATCHES if device.type == "cpu" else ACCELERATOR_BATCHES)[0]
+    notes = f"at most {batch_size} images x candidates in a pass"
+    if not settings.smoke:
+        compiled = Compiled(*parts)
+        try:
+            measure_all(compiled, [graph.full()], images, labels, BatchSize(batch_size))
+        except RuntimeError as error:  # no compiler for this device, most of all
+            notes += f"; not compiled: {str(error).splitlines()[0]}"
+        else:
+            strategies["compiled"] = compiled
     rng = np.random.default_rng(settings.seed)
     spent: dict[str, list[float]] = {name: [] for name in strategies}
     slow = 0.0
@@ -126,5 +139,4 @@ def crossover(network: Network, settings: SpeedSettings) -> Figures:
         if name != "sliced"
     }
     medians = {name: statistics.median(times) for name, times in spent.items()}
-    rounds = f"{len(spent['sliced'])} rounds, at most {batch_size} images x candidates in a pass"
-    return Figures(count, 0, medians, ratios, rounds)
+    return Figures(count, 0, medians, ratios, f"{len(spent['sliced'])} rounds, {notes}")
