@@ -45,7 +45,7 @@ ENVIRONMENT: dict[str, Any] = {
 TRAINING: dict[str, Any] = {
     "n_envs": 32,
     "n_steps": 8,
-    "rollouts": 120,
+    "rollouts": 240,
     "batch_size": 64,
     "n_epochs": 4,
     "target_kl": 0.03,
