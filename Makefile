@@ -32,8 +32,9 @@ demo: $(STAMP) ## prune the embedded network with every method; writes runs/demo
 test: $(STAMP) ## the tests that take seconds
 	$(PYTEST)
 
+# Single tests are handed out, since a few of one file (the kills) take longer than whole others.
 test-slow: $(STAMP) ## the tests that take minutes
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --dist=worksteal
 
 test-oldest: $(STAMP) ## the tests of the environments with the oldest versions allowed (a second, large venv)
 	test -x $(OLDEST_VENV)/bin/python || $(BIN)/uv venv --quiet --python $(OLDEST_PYTHON) $(OLDEST_VENV)
