@@ -29,14 +29,7 @@ class Compiled(Masked):
     code reads, so one compilation serves all candidates. A second number of images (the last batch)
     costs a second one, which serves all further numbers.
 
-    Args:
-        graph: Channel graph of `model`, no norm of which takes statistics over channels.
-        model: The dense model on the device; copied.
-        recover: May change buffers only.
-        calibration: (N, ...) images for `recover`.
-
-    Raises:
-        ValueError: A norm takes statistics over channels, so that removed ones would count.
+    Arguments and errors are those of `Masked`.
     """
 
     name = "compiled"
