@@ -29,7 +29,9 @@ COMPARISONS = tuple(
     for other in (
         ("random-search", 200),
         ("random-search", 500),
+        ("random-search", 1000),
         ("cem", 500),
+        ("cem", 1000),
         ("random-policy", 200),
         ("random-policy", 500),
     )
