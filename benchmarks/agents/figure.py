@@ -25,6 +25,9 @@ _GREY = "#666666"
 
 #: Below it the axis is linear, so that a regret of 0 can be shown.
 LINEAR = 0.02
+
+#: Where nothing is below this, an axis needs no room for what is near 0.
+FAR_FROM_ZERO = 10 * LINEAR
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 #: Enough for a drawn interval; the table has more.
@@ -174,10 +177,20 @@ def legend_below(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
 def tick_regrets(axes: Axes, which: str) -> None:
     """Ticks and ends of an axis of regrets that is linear near 0 and logarithmic beyond.
 
+    Where nothing comes near 0, it becomes an ordinary axis, which leaves no room for what is not
+    there.
+
     Args:
         axes: that have the axis, with everything drawn.
         which: "x" or "y".
     """
+    axes.grid(True, alpha=0.3)
+    axes.set_axisbelow(True)
+    lowest = axes.dataLim.y0 if which == "y" else axes.dataLim.x0
+    if lowest > FAR_FROM_ZERO:
+        axes.set(**{f"{which}scale": "linear"})
+        axes.autoscale_view()
+        return
     axis = axes.yaxis if which == "y" else axes.xaxis
     low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
     ticks = [tick for tick in _TICKS if tick <= max(low, high)]
@@ -189,8 +202,6 @@ def tick_regrets(axes: Axes, which: str) -> None:
         axes.set_ylim(*ends)
     else:
         axes.set_xlim(*ends)
-    axes.grid(True, alpha=0.3)
-    axes.set_axisbelow(True)
 
 
 def _measure(question: Question) -> str:

@@ -13,7 +13,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.agents.figure import LINEAR, legend_below, looks_of, tick_regrets, wrap
+from benchmarks.agents.figure import (
+    FAR_FROM_ZERO,
+    LINEAR,
+    legend_below,
+    looks_of,
+    tick_regrets,
+    wrap,
+)
 from benchmarks.agents.questions import Question, drawable
 from benchmarks.agents.rows import AgentRow
 from benchmarks.agents.statistics import bootstrap, performance_profile
@@ -49,8 +56,12 @@ def _draw(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
     regrets = {
         agent: question.regrets(agent, own[0].allowed) for agent, own in question.runs.items()
     }
-    highest = max(float(values.max()) for values in regrets.values())
-    thresholds = np.array([0.0, *np.geomspace(LINEAR / 8, max(1.2 * highest, LINEAR), _THRESHOLDS)])
+    every = np.concatenate(list(regrets.values()))
+    if every.min() > FAR_FROM_ZERO:
+        thresholds = np.linspace(0.95 * every.min(), 1.05 * every.max(), _THRESHOLDS)
+    else:
+        above = np.geomspace(LINEAR / 8, max(1.2 * every.max(), LINEAR), _THRESHOLDS)
+        thresholds = np.array([0.0, *above])
     for place, (agent, values) in enumerate(regrets.items()):
         label = f"{agent} ({question.runs[agent][0].allowed:,})"
         look = {**looks[agent], "markevery": (8 * place % 40, 40), "markersize": 5}
