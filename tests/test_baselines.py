@@ -25,6 +25,9 @@ STOCK = {agent.name for agent in stock_agents()}
 # The others need an environment that reports costs; tests/test_training.py has one.
 WITHOUT_COSTS = [n for n in agent_names() if n != "ppo-lagrangian"]
 
+#: Of these, the ones that take half a minute to give up where everything is known.
+LONG_WITHOUT_NEWS = ("rl-pruner-groupwise", "sac", "ddpg", "td3")
+
 
 @pytest.fixture(scope="module")
 def graph():
@@ -203,7 +206,13 @@ def test_every_agent_spends_no_more_than_it_may_and_no_less_if_it_can(graph, nam
         assert result.evaluations == 120
 
 
-@pytest.mark.parametrize("name", WITHOUT_COSTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG_WITHOUT_NEWS else name
+        for name in WITHOUT_COSTS
+    ],
+)
 def test_every_agent_ends_where_there_is_hardly_anything_to_evaluate(graph, name):
     env = KnownOptimumEnv(graph, limit=0.999)
     assert found(get_agent(name).search(env, 150, 0, False).result).evaluations < 150
