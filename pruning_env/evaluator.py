@@ -79,7 +79,7 @@ class Evaluator:
         strategy: "sliced" (a smaller module for each candidate), "masked" (one full-size module
             whose removed channels are zeroed), "batched" (that for several candidates in one
             forward pass), "compiled" (one masked module, compiled by `torch.compile`, on CUDA with
-            CUDA graphs; the first evaluation then takes up to a minute), or "auto": the fastest of
+            CUDA graphs; the first evaluation compiles, tens of seconds), or "auto": the fastest of
             the first three that gives the same results, where there are many candidates also
             several at once. On a CPU that is "sliced": masking computes what was removed, and
             rounds otherwise. Networks with norms over channels are always sliced, and so is

@@ -52,15 +52,15 @@ def test_one_compilation_judges_all_candidates_as_slicing_does(recover: Any) -> 
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_what_was_returned_is_not_overwritten_by_the_next_batch() -> None:
+def test_what_was_returned_is_not_overwritten_by_the_next_batch(monkeypatch: Any) -> None:
     graph, model = small_evaluator().graph, small_model()
     compiled = Compiled(graph, model, leave_as_is, IMAGES[:2])
+    replayed = torch.empty(24, 4)  # a CUDA graph returns the same memory every time
+    monkeypatch.setattr(compiled, "_forward", lambda images: replayed.copy_(model(images)))
     with compiled.running([graph.full()]) as outputs, torch.inference_mode():
         first = outputs(IMAGES[:24])
-        copy = first.clone()
-        second = outputs(IMAGES[24:48])
-    assert first.shape == (1, 24, 4) and not first._is_view()
-    assert torch.equal(first, copy) and not torch.equal(first, second)
+        outputs(IMAGES[24:48])
+        assert torch.equal(first[0], model(IMAGES[:24]))
 
 
 def test_an_evaluator_compiles_only_when_told_to() -> None:
