@@ -133,7 +133,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     The two shares are of the network as it is now. The sensitivity is of the importance that ranks,
     measured on the dense network; with `sensitivity_every=n` it is the Taylor importance of the
     network as it was at the last step that n divides, at reset of the dense one. That takes one
-    pass forward and back over the calibration images, and no evaluation. The ranking does not
+    pass forward and back over `importance_images` images, and no evaluation. The ranking does not
     change with it.
 
     | Global feature | Min | Max | Meaning                                |
@@ -231,8 +231,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`, `dict`                        |
     | `importance`        | str   | `"taylor"`          | a registered importance               |
+    | `importance_images` | int   | `512`               | at least 1                            |
     | `sensitivity_every` | int   | `None`              | at least 1; `None`: dense network's   |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`, `finetune`              |
+    | `recovery_images`   | int   | `512`               | at least 2                            |
     | `finetune_steps`    | int   | `20`                | at least 1                            |
     | `finetune_lr`       | float | `0.001`             | above 0                               |
     | `val_images`        | int   | `None`              | at least 1; `None`: all of search-val |
@@ -247,7 +249,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     search-train images in each case. Trained weights are part of the state: the next step continues
     from them, and `restore`, `fork()` and `transition` start from the weights of the state they are
     given. Fewer `val_images`, at equal distances in search-val, make steps cheaper and accuracies
-    coarser.
+    coarser. Likewise `recovery_images` and `importance_images` are taken from search-train: the
+    former by `bn`, at every evaluation, the latter by the ranking, once, and by the sensitivity.
 
     Several budgets must all be met. Their names are `params`, `macs`, `latency` and those of
     registered functions of the pruned model. `latency` is the time of the pruned model over the
@@ -326,8 +329,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         reward_scale: float = 1.0,
         observation: str = "flat",
         importance: str = "taylor",
+        importance_images: int = 512,
         sensitivity_every: int | None = None,
         recovery: str = "bn",
+        recovery_images: int = 512,
         finetune_steps: int = 20,
         finetune_lr: float = 1e-3,
         val_images: int | None = None,
@@ -346,9 +351,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         check_choice("observation", observation, observation_names())
         reward_function = get_reward(reward)
         check_choice("importance", importance, importance_kinds())
+        check_count("importance_images", importance_images)
         if sensitivity_every is not None:
             check_count("sensitivity_every", sensitivity_every)
         check_choice("recovery", recovery, RECOVERY_NAMES)
+        check_count("recovery_images", recovery_images, 2)
         finetuning = FineTuning(finetune_steps, finetune_lr)
         if val_images is not None:
             check_count("val_images", val_images)
@@ -369,6 +376,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             self.graph,
             splits,
             recovery=recovery,
+            recovery_images=recovery_images,
+            importance_images=importance_images,
             device=device,
             strategy=strategy,
             precision=precision,
@@ -417,8 +426,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "reward_scale": reward_scale,
             "observation": observation,
             "importance": importance,
+            "importance_images": importance_images,
             "sensitivity_every": sensitivity_every,
             "recovery": recovery,
+            "recovery_images": recovery_images,
             "finetune_steps": finetune_steps,
             "finetune_lr": finetune_lr,
             "val_images": val_images,

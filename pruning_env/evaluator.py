@@ -88,9 +88,10 @@ class Evaluator:
         batch_size: Images per forward pass, counted once for each of its candidates; None: 128 on a
             CPU, elsewhere the fastest of a few, measured at the first evaluation, among those that
             change no class of the trial candidates' images.
-        recovery_images: Calibration set: so many images, evenly spaced through search-train (which
-            may be stored class by class), used for recovery and importance; all of them when there
-            are fewer.
+        recovery_images: So many images, evenly spaced through search-train (which may be stored
+            class by class), are what recovery without training looks at, in every evaluation; all
+            of them when there are fewer.
+        importance_images: As many, found likewise, for importance and sensitivity.
         cache_size: Keep masks whose metrics are remembered, least recently used dropped first; 0
             for none. Of trained networks at most `TRAINED_CACHE`.
         finetuning: How "finetune" trains; None for the defaults.
@@ -120,6 +121,7 @@ class Evaluator:
         precision: str = "float32",
         batch_size: int | None = None,
         recovery_images: int = 512,
+        importance_images: int = 512,
         cache_size: int = 4096,
         finetuning: FineTuning | None = None,
     ) -> None:
@@ -128,6 +130,7 @@ class Evaluator:
         check_choice("precision", precision, PRECISIONS)
         # A batch-norm layer cannot take statistics over one value.
         check_count("recovery_images", recovery_images, 2)
+        check_count("importance_images", importance_images)
         check_count("cache_size", cache_size, 0)
         if batch_size is not None:
             check_count("batch_size", batch_size)
@@ -159,6 +162,10 @@ class Evaluator:
         self._calibration = self._resident(
             self._splits, splits.search_train.evenly_spaced(recovery_images)
         )
+        self._evidence = self._calibration
+        if importance_images != recovery_images:
+            evidence = splits.search_train.evenly_spaced(importance_images)
+            self._evidence = self._resident(self._splits, evidence)
         self._check_graph()
         self._check_outputs(splits.num_classes)
         self.execution = Execution(
@@ -321,7 +328,7 @@ class Evaluator:
         Returns:
             ((N, C, H, W) in the model's dtype, (N,) int64). Those of search-val are the ones
             `evaluate` reads: do not write to them. All of search-train is normalised anew at each
-            call, because only the calibration images stay resident.
+            call, because only those of recovery and importance stay resident.
 
         Raises:
             ValueError: "test" (a search may not see it; `certify` does), or no such split.
@@ -353,13 +360,13 @@ class Evaluator:
     def scores(
         self, kind: str = "taylor", rng: np.random.Generator | None = None
     ) -> NDArray[np.float64]:
-        """Raw importance of all channels of the dense model, (C,), from the calibration images.
+        """Raw importance of all channels of the dense model, (C,), from `importance_images`.
 
         Args:
             kind: A registered kind, see importance.py.
             rng: Needed by "random" only.
         """
-        images, labels = self._calibration
+        images, labels = self._evidence
         with arithmetic("float32", self.device):
             return importance(kind, self.graph, self._model, images=images, labels=labels, rng=rng)
 
@@ -368,7 +375,7 @@ class Evaluator:
 
         Of the network that `evaluate` judges, or of the one with `weights`; where recovery trains
         and there are none, of the dense network cut to `keep`, untrained. No evaluation: it looks
-        at the calibration images only.
+        at images of search-train only.
 
         Args:
             keep: (C,) bool.
@@ -392,7 +399,7 @@ class Evaluator:
                 else:  # the dense network needs no recovery
                     model = self._model if mask.all() else self.execution.sliced.candidate(mask)
                 try:
-                    scores = taylor_scores(self.graph, model, *self._calibration, keep=mask)
+                    scores = taylor_scores(self.graph, model, *self._evidence, keep=mask)
                 except NotFiniteError:  # a step must not fail because the network is ruined
                     scores = np.zeros(self.graph.num_channels)
             scores.setflags(write=False)

@@ -526,7 +526,9 @@ def test_a_pickle_holds_no_images_and_no_network(env):
         ("action", "layers", "counts, distribution, layerwise, ratio"),
         ("observation", "table", "dict, flat"),
         ("importance", "magnitude", "taylor"),
+        ("importance_images", 0, "at least 1"),
         ("recovery", "retrain", "bn, finetune, none"),
+        ("recovery_images", 1, "at least 2"),
         ("sensitivity_every", 0, "at least 1"),
         ("sensitivity_every", 1.5, "at least 1"),
         ("finetune_steps", 0, "at least 1"),
@@ -648,6 +650,17 @@ def test_the_picture_of_an_episode_starts_anew_at_reset(original, zero):
     env.step(zero)
     env.reset()
     assert np.array_equal(env.render(), first)
+
+
+def test_importance_and_recovery_look_at_as_many_images_as_each_is_told() -> None:
+    usual = CNNPruneEnv()
+    ranked = CNNPruneEnv(importance_images=64)
+    recovered = CNNPruneEnv(recovery_images=64)
+    keep = usual.graph.random_keep(0.5, np.random.default_rng(0))
+    metrics = [env.evaluator.evaluate(keep) for env in (usual, ranked, recovered)]
+    assert metrics[0] == metrics[1] != metrics[2]
+    scores = [env.dynamics.scores for env in (usual, ranked, recovered)]
+    assert np.array_equal(scores[0], scores[2]) and not np.array_equal(scores[0], scores[1])
 
 
 def test_few_images_of_search_val_judge_in_place_of_all() -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from pruning_env.channels import ChannelGraph
 from pruning_env.data import Split, Splits
 from pruning_env.evaluator import LOSS_CAP, Evaluator, Metrics, measure
+from pruning_env.importance import taylor_scores
 from pruning_env.recovery import recalibrate_batch_norm
 from tests.networks import jitter
 from tests.small import small_evaluator, small_model, small_splits
@@ -127,6 +128,16 @@ def test_calibration_images_are_spread_over_search_train() -> None:
     assert torch.allclose(
         pruned.get_buffer("down.1.running_mean"), expected.get_buffer("down.1.running_mean")
     )
+
+
+def test_importance_looks_at_its_own_images_and_recovery_at_others() -> None:
+    splits, full = small_splits(), small_evaluator().graph.full()
+    seen = splits.search_train.evenly_spaced(16)
+    judged = small_evaluator(recovery_images=8, importance_images=16)
+    expected = taylor_scores(judged.graph, small_model().eval(), seen.images, seen.labels)
+    np.testing.assert_allclose(judged.scores("taylor"), expected, rtol=1e-5)
+    np.testing.assert_allclose(judged.sensitivity(full), expected, rtol=1e-5)
+    assert judged.evaluate(full) == small_evaluator(recovery_images=8).evaluate(full)
 
 
 # Outputs that are not numbers
@@ -434,6 +445,7 @@ def test_a_mask_that_is_not_valid_is_refused(keep: np.ndarray, message: str) -> 
         {"batch_size": 1.5},
         {"recovery_images": 1},
         {"recovery_images": True},
+        {"importance_images": 0},
         {"cache_size": -1},
     ],
 )
