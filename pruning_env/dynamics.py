@@ -19,6 +19,7 @@ import numpy as np
 from pruning_env.actions import split_by_turns
 from pruning_env.arguments import check_count, check_fraction, check_positive
 from pruning_env.constraints import Course, make_constraint
+from pruning_env.recognition import Recognition
 from pruning_env.rewards import Outcome, Reward, RewardFunction, accuracy_change
 from pruning_env.state import PruningState, Transition
 from pruning_env.units import Units
@@ -134,6 +135,14 @@ class PruningDynamics:
         self._dense_params = int(graph.params(full))
         self._dense_macs = int(graph.macs(full))
         self.gauge = Gauge(graph, evaluator, budgets)
+        self._recognise = Recognition(
+            graph,
+            evaluator,
+            self.gauge,
+            self.units,
+            self.rank,
+            measures_sensitivity=sensitivity_every is not None,
+        )
 
     def initial(self) -> PruningState:
         """The dense network, judged."""
@@ -341,7 +350,7 @@ class PruningDynamics:
         Raises:
             ValueError: it is no `PruningState`, or of another network, ranking or budget.
         """
-        return self.settle_many([self._recognised(state)])[0]
+        return self.settle_many([self._recognise(state)])[0]
 
     def check_many(self, states: Sequence[Any]) -> list[PruningState]:
         """`check` for each of the states; those to be judged are evaluated together.
@@ -350,76 +359,8 @@ class PruningDynamics:
             ValueError: as `check`, naming the state's position as `slot`; nothing is judged then.
         """
         return self.settle_many(
-            [_in_slot(slot, self._recognised, state) for slot, state in enumerate(states)]
+            [_in_slot(slot, self._recognise, state) for slot, state in enumerate(states)]
         )
-
-    def _recognised(self, state: Any) -> PruningState:
-        if not isinstance(state, PruningState):
-            raise ValueError(f"state={state!r} is not allowed; give a PruningState")
-        sizes = self.graph.sizes
-        if state.counts.shape != sizes.shape or state.keep.shape != (self.graph.num_channels,):
-            raise ValueError(
-                f"state is of another network: it has {state.counts.size} groups and "
-                f"{state.keep.size} channels, this one {sizes.size} and {self.graph.num_channels}"
-            )
-        if not self.units.reachable(state.counts):
-            raise ValueError(
-                f"state.counts={state.counts.tolist()} must be sizes of the dense network or "
-                f"multiples of round_to={self.units.round_to} between the floors and them"
-            )
-        if not np.array_equal(state.keep, self.graph.keep_top(self.rank, state.counts)):
-            raise ValueError(
-                "state.keep is not what this ranking keeps at state.counts; "
-                "take states from an environment with the same task, weights and importance"
-            )
-        self._check_weights(state)
-        self._check_sensitivity(state)
-        if len(state.usage) != len(self.budgets):
-            raise ValueError(
-                f"state.usage has {len(state.usage)} entries; "
-                f"this environment has {len(self.budgets)} budgets"
-            )
-        for index, (budget, usage) in enumerate(zip(self.budgets, state.usage, strict=True)):
-            # A measured budget is trusted: measuring again builds a model, and may be noisy.
-            if budget.closed_form and usage != self.gauge.ratio(index, state.keep):
-                raise ValueError(
-                    f"state.usage={state.usage} is not the usage of "
-                    f"{tuple(b.name for b in self.budgets)}, which this environment bounds"
-                )
-        return state
-
-    def _check_weights(self, state: PruningState) -> None:
-        """Raise `ValueError` unless the state's weights are those that this recovery leaves."""
-        weights = state.weights
-        if weights is not None:
-            if not self.evaluator.trains:
-                raise ValueError(
-                    f"state.weights are given, but recovery={self.evaluator.recovery!r} trains none"
-                )
-            lacking = weights.keep.shape != state.keep.shape or (state.keep & ~weights.keep).any()
-            if lacking or (state.metrics and not np.array_equal(weights.keep, state.keep)):
-                raise ValueError(
-                    "state.weights are of other channels than state.keep; take states from an "
-                    "environment with the same task, weights and importance"
-                )
-        elif self.evaluator.trains and state.metrics is not None and not state.keep.all():
-            raise ValueError(
-                "state.weights is None, but the state is judged and recovery='finetune' trains; "
-                "give the state's weights, or metrics=None to have it trained and judged"
-            )
-
-    def _check_sensitivity(self, state: PruningState) -> None:
-        """Raise `ValueError` unless the state carries a sensitivity as this process measures it."""
-        if state.sensitivity is None:
-            return  # settling measures it where states carry one
-        if self.sensitivity_every is None:
-            raise ValueError("state.sensitivity is given, but sensitivity_every=None measures none")
-        scores = state.sensitivity
-        if scores.shape != state.keep.shape or not (np.isfinite(scores) & (scores >= 0)).all():
-            raise ValueError(
-                f"state.sensitivity of shape {scores.shape} is not allowed; give "
-                f"{state.keep.size} finite numbers of at least 0, one per channel"
-            )
 
     def _successor(self, state: PruningState, action: Any) -> PruningState:
         """`apply`, where an episode may go on."""
