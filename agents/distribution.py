@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pruning_env.actions import distribution
+from pruning_env.allocation import distribution
 
 #: Smallest share a group may have, so that no group can be lost for ever (spec: 1e-5).
 FLOOR = 1e-5

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_env.actions import DistributionAction, allocate, distribution, make_action
+from pruning_env.actions import DistributionAction, make_action
+from pruning_env.allocation import allocate, distribution
 
 SIZES = np.array([16, 16, 32, 64])
 

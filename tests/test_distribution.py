@@ -14,7 +14,7 @@ from agents.distribution import (
     to_action,
     width_proportional,
 )
-from pruning_env.actions import distribution
+from pruning_env.allocation import distribution
 
 SIZES = np.array([16, 16, 32, 64])
 SCALE = 3.0

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_env.actions import DistributionAction, allocate, distribution
+from pruning_env.actions import DistributionAction
+from pruning_env.allocation import allocate, distribution
 
 
 @given(
