@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from agents.baselines import random_search
@@ -24,7 +25,7 @@ from agents.registry import get_agent
 from agents.rows import Provenance, append_row
 from benchmarks.__main__ import main
 from benchmarks.agents.cells import Cell, final_policy, make_env, run_cell
-from benchmarks.agents.figure import plot_agents
+from benchmarks.agents.figure import LINEAR, plot_agents, tick_regrets
 from benchmarks.agents.questions import questions
 from benchmarks.agents.rows import AgentRow, Anchors, FinalPolicy, read_rows
 from benchmarks.agents.run import AgentsSettings, plan, run_agents
@@ -507,6 +508,20 @@ def test_questions_are_told_apart_by_task_and_settings(tmp_path):
     ]
     for path in plot_agents(rows, tmp_path / "figure"):
         assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "lowest"),
+    [([0.0, 0.5], "symlog", -0.01), ([0.1, 0.9], "symlog", -0.01), ([0.3, 0.5], "linear", 0.2)],
+)
+def test_an_axis_has_room_near_0_only_where_something_comes_near(values, scale, lowest):
+    axes = Figure().subplots()
+    axes.set_yscale("symlog", linthresh=LINEAR)
+    axes.plot([0, 1], values)
+    tick_regrets(axes, "y")
+    bottom, top = axes.get_ylim()
+    assert axes.get_yscale() == scale
+    assert lowest <= bottom <= values[0] < values[1] <= top
 
 
 def test_nothing_makes_no_table_and_no_figure(tmp_path):
