@@ -512,7 +512,7 @@ def test_questions_are_told_apart_by_task_and_settings(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "scale", "lowest"),
-    [([0.0, 0.5], "symlog", -0.01), ([0.1, 0.9], "symlog", -0.01), ([0.3, 0.5], "linear", 0.2)],
+    [([0.0, 0.5], "symlog", -0.01), ([0.04, 0.9], "symlog", -0.01), ([0.1, 0.5], "linear", 0.05)],
 )
 def test_an_axis_has_room_near_0_only_where_something_comes_near(values, scale, lowest):
     axes = Figure().subplots()

@@ -27,7 +27,7 @@ _GREY = "#666666"
 LINEAR = 0.02
 
 #: Where nothing is below this, an axis needs no room for what is near 0.
-FAR_FROM_ZERO = 10 * LINEAR
+FAR_FROM_ZERO = 2.5 * LINEAR
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 #: Enough for a drawn interval; the table has more.
