@@ -91,7 +91,8 @@ class Evaluator:
         recovery_images: So many images, evenly spaced through search-train (which may be stored
             class by class), are what recovery without training looks at, in every evaluation; all
             of them when there are fewer.
-        importance_images: As many, found likewise, for importance and sensitivity.
+        importance_images: So many, found likewise, are what importance and sensitivity look at; it
+            need not be the number for recovery.
         cache_size: Keep masks whose metrics are remembered, least recently used dropped first; 0
             for none. Of trained networks at most `TRAINED_CACHE`.
         finetuning: How "finetune" trains; None for the defaults.
