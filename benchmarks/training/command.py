@@ -91,6 +91,7 @@ def add_train_command(commands: Any) -> None:
         ("label_smoothing", float),
         ("cutout", int),
         ("ema", float),
+        ("precision", str),
     ):
         parser.add_argument(
             f"--{field.replace('_', '-')}", type=kind, help="default: the task's recipe"

@@ -151,7 +151,8 @@ def _epoch(
                 group["lr"] = recipe.learning_rate * recipe.rate(epoch * per_epoch + number, steps)
             index = team.share(batch).to(device)
             images = cutout(training_images(splits, data.images[index], own), recipe.cutout, own)
-            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+            bfloat16 = recipe.precision == "bfloat16"
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 logits = wrapped(images)
             loss = functional.cross_entropy(
                 logits.float(), data.labels[index], label_smoothing=recipe.label_smoothing

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pruning_env.models.train import Recipe
+from pruning_env.precision import PRECISIONS
 
 __all__ = ["RECIPES", "BaseRecipe", "recipe_for"]
 
@@ -27,6 +28,8 @@ class BaseRecipe(Recipe):
         cutout: Side in pixels of the square that is blanked in every image; 0 for none
             (DeVries & Taylor 2017).
         ema: Decay per step of the average of the weights that is judged and kept; 0 for none.
+        precision: Of the forward and backward pass: "bfloat16" by autocast, with weights, sums of
+            the loss and steps in float32, or "float32".
         target: Test accuracy to reach, in [0, 1]; None where nothing is asked for.
     """
 
@@ -37,6 +40,7 @@ class BaseRecipe(Recipe):
     label_smoothing: float = 0.0
     cutout: int = 0
     ema: float = 0.0
+    precision: str = "bfloat16"
     target: float | None = None
 
     def __post_init__(self) -> None:
@@ -47,6 +51,8 @@ class BaseRecipe(Recipe):
             raise ValueError(f"cutout={self.cutout}: must be 0 or more pixels.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema}: must be in [0, 1).")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r}: must be one of {PRECISIONS}.")
 
 
 #: By task. Batch and rate are the usual 128 and 0.1 (He et al. 2016), the batch doubled with the
