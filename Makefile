@@ -40,7 +40,7 @@ test-oldest: $(STAMP) ## the tests of the environments with the oldest versions 
 	test -x $(OLDEST_VENV)/bin/python || $(BIN)/uv venv --quiet --python $(OLDEST_PYTHON) $(OLDEST_VENV)
 	$(BIN)/uv pip install --quiet --python $(OLDEST_VENV)/bin/python -e . $(OLDEST) pytest hypothesis
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(OLDEST_VENV)/bin/python -m pytest -q \
-		tests/test_env.py tests/test_vector_env.py tests/test_sb3.py tests/test_tabular.py
+		tests/envs/test_cnn_prune.py tests/envs/test_cnn_prune_vector.py tests/envs/test_sb3.py tests/tabular/test_tabular.py
 
 check: $(STAMP) ## lint, formatting, types, spelling
 	$(BIN)/ruff check

@@ -18,11 +18,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from pruning_agents.baselines import random_search
+from pruning_agents.comparison.replay import state_of
+from pruning_agents.search.result import SearchResult
 
-from agents.baselines import random_search
-from agents.result import SearchResult
-from benchmarks.agents.replay import state_of
-from pruning_env.state import PruningState
+from pruning_env.process.state import PruningState
 
 
 def prune_everything(env: gym.Env, evaluations: int, seed: int) -> SearchResult:

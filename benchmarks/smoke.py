@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from pruning_env.data import Split, Splits
-from pruning_env.tasks import get_task, register_task, task_names
+from pruning_env.tasks.data import Split, Splits
+from pruning_env.tasks.registry import get_task, register_task, task_names
 
 __all__ = ["SMOKE_PREFIX", "smoke_task"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import rich.table
-
-from agents.rows import ResultRow
+from pruning_agents.search.rows import ResultRow
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pruning_env import ChannelGraph, picture
-from pruning_env.tasks import get_task
-from pruning_env.tracing.interpreter import Capture
+from pruning_env import ChannelGraph
+from pruning_env.graph import picture
+from pruning_env.graph.tracing.interpreter import Capture
+from pruning_env.tasks.registry import get_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 if TYPE_CHECKING:
-    from pruning_env.budgets import register_budget
-    from pruning_env.channels import ChannelGraph
-    from pruning_env.data import Split, Splits
-    from pruning_env.dynamics import PruningState
-    from pruning_env.evaluator import Evaluator
-    from pruning_env.importance import Evidence, register_importance
-    from pruning_env.rewards import Outcome, register_reward
-    from pruning_env.tasks import Task, register_task
+    from pruning_env.evaluation.evaluator import Evaluator
+    from pruning_env.evaluation.importance.scores import Evidence, register_importance
+    from pruning_env.graph.channel_graph import ChannelGraph
+    from pruning_env.process.budgets import register_budget
+    from pruning_env.process.rewards import Outcome, register_reward
+    from pruning_env.process.state import PruningState
+    from pruning_env.tasks.data import Split, Splits
+    from pruning_env.tasks.registry import Task, register_task
 
 __all__ = [
     "ChannelGraph",
@@ -37,21 +37,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ChannelGraph": "channels",
-    "Evaluator": "evaluator",
-    "Evidence": "importance",
-    "Outcome": "rewards",
-    "PruningState": "dynamics",
-    "Split": "data",
-    "Splits": "data",
-    "Task": "tasks",
-    "register_budget": "budgets",
-    "register_importance": "importance",
-    "register_reward": "rewards",
-    "register_task": "tasks",
+    "ChannelGraph": "graph.channel_graph",
+    "Evaluator": "evaluation.evaluator",
+    "Evidence": "evaluation.importance.scores",
+    "Outcome": "process.rewards",
+    "PruningState": "process.state",
+    "Split": "tasks.data",
+    "Splits": "tasks.data",
+    "Task": "tasks.registry",
+    "register_budget": "process.budgets",
+    "register_importance": "evaluation.importance.scores",
+    "register_reward": "process.rewards",
+    "register_task": "tasks.registry",
 }
 _ENVIRONMENTS = {
-    "CNNPrune-v0": ("pruning_env.env:CNNPruneEnv", "pruning_env.vector_env:CNNPruneVectorEnv"),
+    "CNNPrune-v0": (
+        "pruning_env.envs.cnn_prune:CNNPruneEnv",
+        "pruning_env.envs.cnn_prune_vector:CNNPruneVectorEnv",
+    ),
     "CNNPruneTabular-v0": (
         "pruning_env.tabular.env:CNNPruneTabularEnv",
         "pruning_env.tabular.vector_env:CNNPruneTabularVectorEnv",

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import nn
 
-    from pruning_env.data import Splits
-    from pruning_env.importance import Evidence
-    from pruning_env.rewards import Outcome
+    from pruning_env.evaluation.importance.scores import Evidence
+    from pruning_env.process.rewards import Outcome
+    from pruning_env.tasks.data import Splits
 
 __all__ = [
     "BudgetFunction",

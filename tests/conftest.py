@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pruning_env.data import DATA_VARIABLE, Splits, load_cifar10
+from pruning_env.tasks.data import DATA_VARIABLE, Splits, load_cifar10
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.guests import resolve_agent
-from agents.rows import Provenance, parsed_rows, provenance
-from benchmarks.agents.cells import core, make_env, play
-from pruning_env.dynamics import PruningState
-from pruning_env.env import CNNPruneEnv
-from pruning_env.importance import group_sensitivity
+from pruning_agents.comparison.cells import core, make_env, play
+from pruning_agents.search.import_path import resolve_agent
+from pruning_agents.search.rows import Provenance, parsed_rows, provenance
+
+from pruning_env.envs.cnn_prune import CNNPruneEnv
+from pruning_env.evaluation.importance.scores import group_sensitivity
+from pruning_env.process.dynamics import PruningState
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def play_episode(
     """Let an agent learn, and look at one episode of its policy.
 
     Args:
-        agent: as for `agents.guests.resolve_agent`; it must leave a policy behind.
+        agent: as for `import_path.resolve_agent`; it must leave a policy behind.
         task: as for `make_env`.
         settings: keyword arguments of the environment.
         evaluations: that the search may spend.

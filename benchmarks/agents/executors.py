@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-
-from agents.rows import provenance
-from benchmarks.agents.cells import Cell, run_cell
-from benchmarks.agents.rows import AgentRow
+from pruning_agents.comparison.cells import Cell, run_cell
+from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.search.rows import provenance
 
 
 class Executor(Protocol):

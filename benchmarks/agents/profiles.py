@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pruning_agents.comparison.questions import Question, drawable
+from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.comparison.statistics import bootstrap, performance_profile
 
 from benchmarks.agents.figure import (
     FAR_FROM_ZERO,
@@ -21,9 +24,6 @@ from benchmarks.agents.figure import (
     tick_regrets,
     wrap,
 )
-from benchmarks.agents.questions import Question, drawable
-from benchmarks.agents.rows import AgentRow
-from benchmarks.agents.statistics import bootstrap, performance_profile
 from benchmarks.plots import save_figure
 
 _RESAMPLES = 1000

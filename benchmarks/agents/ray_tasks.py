@@ -15,10 +15,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-
-from agents.rows import Provenance, provenance
-from benchmarks.agents.cells import Cell, run_cell
-from benchmarks.agents.rows import AgentRow
+from pruning_agents.comparison.cells import Cell, run_cell
+from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.search.rows import Provenance, provenance
 
 
 @dataclass(frozen=True)

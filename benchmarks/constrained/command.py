@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pruning_agents.search.rows import append_row, provenance
 from rich.console import Console
 from tqdm import tqdm
 
-from agents.rows import append_row, provenance
 from benchmarks.constrained.figure import plot_constrained
 from benchmarks.constrained.rows import FIXED, LAGRANGIAN, ConstrainedRow, read_rows, run_key
 from benchmarks.constrained.table import to_markdown

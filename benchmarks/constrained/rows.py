@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from agents.rows import Provenance, keyed_rows
+from pruning_agents.search.rows import Provenance, keyed_rows
 
 #: PPOLagrangian under a limit; and PPO that pays a fixed price for every parameter.
 LAGRANGIAN, FIXED = "ppo-lagrangian", "fixed-price"
@@ -136,5 +136,5 @@ def run_key(method: str, number: float, seed: int, settings: dict[str, Any]) -> 
 
 
 def read_rows(path: str | os.PathLike[str]) -> dict[RunKey, ConstrainedRow]:
-    """Rows by key, the last of each; see `agents.rows.keyed_rows`."""
+    """Rows by key, the last of each; see `pruning_agents.search.rows.keyed_rows`."""
     return keyed_rows(path, ConstrainedRow.from_json, lambda row: row.key)

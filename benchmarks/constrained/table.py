@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pruning_agents.comparison.statistics import bootstrap
 
-from benchmarks.agents.statistics import bootstrap
 from benchmarks.constrained.findings import Findings, findings, wilson
 from benchmarks.constrained.rows import FIXED, ConstrainedRow
 

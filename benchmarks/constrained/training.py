@@ -14,12 +14,12 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from pruning_agents import PPOLagrangian
+from pruning_agents.search.rows import Provenance
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents import PPOLagrangian
-from agents.rows import Provenance
 from benchmarks.constrained.rows import FIXED, LAGRANGIAN, ConstrainedRow, Outcome, Rollout
 from pruning_env.tabular.env import CNNPruneTabularEnv
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_env.metrics import Metrics, measure
+from pruning_env.evaluation.metrics import Metrics, measure
 
 __all__ = ["TorchPruningCandidates"]
 

@@ -15,25 +15,25 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from pruning_agents.search.judge import judge_dense
+from pruning_agents.search.registry import get_agent
+from pruning_agents.search.rows import Provenance
 from safetensors.torch import save
 from torch import nn
 
 import pruning_env  # noqa: F401  (registers the environments)
-from agents.judge import judge_dense
-from agents.registry import get_agent
-from agents.rows import Provenance
 from benchmarks.reproduce.cells import Cell
 from benchmarks.reproduce.recover import filters_cut, recover, round_to_half
 from benchmarks.reproduce.rows import Pruned, ReproduceRow
 from benchmarks.smoke import SMOKE_PREFIX, smoke_task
 from benchmarks.training.command import weights_path
-from pruning_env.data import Splits
-from pruning_env.dynamics import PruningState
-from pruning_env.env import CNNPruneEnv
-from pruning_env.metrics import Metrics, measure
-from pruning_env.storage import WEIGHTS_FILE, load_pruned, save_pruned
-from pruning_env.tasks import get_task
-from pruning_env.weights import Weights
+from pruning_env.envs.cnn_prune import CNNPruneEnv
+from pruning_env.evaluation.metrics import Metrics, measure
+from pruning_env.evaluation.weights import Weights
+from pruning_env.process.dynamics import PruningState
+from pruning_env.tasks.data import Splits
+from pruning_env.tasks.registry import get_task
+from pruning_env.tasks.storage import WEIGHTS_FILE, load_pruned, save_pruned
 
 __all__ = ["RunContext", "replay", "run_cell"]
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.registry import get_agent
+from pruning_agents.search.registry import get_agent
+
 from benchmarks.reproduce.published import AMC, CONSTRAINED_RL, RL_PRUNER, Published
 from benchmarks.smoke import SMOKE_PREFIX, smoke_task
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.reproduce.cells import Cell
 from benchmarks.training.recipes import BaseRecipe
-from pruning_env.tasks import get_task
+from pruning_env.tasks.registry import get_task
 
 __all__ = ["RATES", "Rates", "cell_minutes", "train_minutes"]
 

@@ -14,9 +14,9 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.reproduce.cells import Recovery
-from pruning_env.data import Splits
-from pruning_env.finetuning import FineTuner, FineTuning
-from pruning_env.metrics import Metrics
+from pruning_env.evaluation.metrics import Metrics
+from pruning_env.evaluation.recovery.finetuning import FineTuner, FineTuning
+from pruning_env.tasks.data import Splits
 
 __all__ = ["Recovered", "filters_cut", "recover", "round_to_half"]
 

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from agents.rows import Provenance, keyed_rows
+from pruning_agents.search.rows import Provenance, keyed_rows
+
 from benchmarks.reproduce.cells import Cell, Recovery
 
 __all__ = ["Pruned", "ReproduceRow", "read_rows"]
@@ -106,5 +107,5 @@ class ReproduceRow:
 
 
 def read_rows(path: str | os.PathLike[str]) -> dict[str, ReproduceRow]:
-    """Rows by the key of their cell, the last of each; see `agents.rows.keyed_rows`."""
+    """Rows by the key of their cell, the last of each; see `keyed_rows`."""
     return keyed_rows(path, ReproduceRow.from_json, lambda row: row.cell.key)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pruning_agents.search.rows import append_row, provenance
 from rich.console import Console
 
-from agents.rows import append_row, provenance
 from benchmarks.reproduce.cell import RunContext, run_cell
 from benchmarks.reproduce.cells import Cell
 from benchmarks.reproduce.rows import ReproduceRow, read_rows

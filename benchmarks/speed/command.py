@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pruning_agents.search.rows import provenance
 from rich.console import Console
 
-from agents.rows import provenance
 from benchmarks.speed.questions import jobs
 from benchmarks.speed.report import draw, to_markdown
 from benchmarks.speed.rows import (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pruning_env.latency import wait_for
+from pruning_env.evaluation.latency import wait_for
 
 BATCH_SIZES = {"cpu": (32, 64, 128, 256), "cuda": (256, 1024, 4096)}
 

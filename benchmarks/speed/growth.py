@@ -13,16 +13,16 @@ import torch
 from benchmarks.speed.floor import timed
 from benchmarks.speed.networks import Network, register
 from benchmarks.speed.settings import Figures, SpeedSettings
-from pruning_env.batched import Batched
-from pruning_env.channels import ChannelGraph
-from pruning_env.compiled import Compiled
-from pruning_env.evaluator import Evaluator
-from pruning_env.execution import ACCELERATOR_BATCHES, CPU_BATCHES
-from pruning_env.metrics import BatchSize
-from pruning_env.models import CifarResNet
-from pruning_env.recovery import leave_as_is
-from pruning_env.strategies import Masked, Sliced, Strategy, measure_all
-from pruning_env.tasks import get_task
+from pruning_env.evaluation.batched import Batched
+from pruning_env.evaluation.compiled import Compiled
+from pruning_env.evaluation.evaluator import Evaluator
+from pruning_env.evaluation.execution import ACCELERATOR_BATCHES, CPU_BATCHES
+from pruning_env.evaluation.metrics import BatchSize
+from pruning_env.evaluation.recovery.batch_norm import leave_as_is
+from pruning_env.evaluation.strategies import Masked, Sliced, Strategy, measure_all
+from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.tasks.models import CifarResNet
+from pruning_env.tasks.registry import get_task
 
 SCALING_AXES = ("images", "layers", "channels", "N")
 

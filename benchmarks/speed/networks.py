@@ -15,9 +15,9 @@ import torch
 import torchvision
 from torch import nn
 
-from pruning_env.data import Split, Splits
-from pruning_env.models import CifarResNet
-from pruning_env.tasks import Task, register_task, task_names
+from pruning_env.tasks.data import Split, Splits
+from pruning_env.tasks.models import CifarResNet
+from pruning_env.tasks.registry import Task, register_task, task_names
 
 
 @dataclass(frozen=True)

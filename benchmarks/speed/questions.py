@@ -18,10 +18,10 @@ from benchmarks.speed.growth import SCALING_AXES, crossover, scaling
 from benchmarks.speed.networks import PEER_NETWORKS, STEP_NETWORKS, Network, register
 from benchmarks.speed.settings import Figures, SpeedSettings
 from benchmarks.zoo.peer import peer_version
-from pruning_env.channels import ChannelGraph
-from pruning_env.env import CNNPruneEnv
-from pruning_env.evaluator import Evaluator
-from pruning_env.tasks import get_task
+from pruning_env.envs.cnn_prune import CNNPruneEnv
+from pruning_env.evaluation.evaluator import Evaluator
+from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.tasks.registry import get_task
 
 CANDIDATES = 8_000  # of RL-Pruner's default search at 80 %: 80 steps, 10 epochs of 10 samples
 TEST_IMAGES = 10_000  # that it judges each of them on

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.rows import Provenance
+from pruning_agents.search.rows import Provenance
+
 from pruning_env.files import atomic_write
 
 #: The questions, in the order of the report.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pruning_agents.search.rows import Provenance, provenance
 from rich.console import Console
 
-from agents.rows import Provenance, provenance
 from benchmarks.state.policies import Answer, Judge, bound, constant, schedule, state_dependent
 from benchmarks.state.rows import StateRow, to_markdown
 from benchmarks.state.world import Case, World

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.rows import Provenance
+from pruning_agents.search.rows import Provenance
 
 
 @dataclass(frozen=True)

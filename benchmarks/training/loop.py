@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from benchmarks.training.parallel import Processes
 from benchmarks.training.recipes import BaseRecipe
-from pruning_env.data import Split, Splits
+from pruning_env.evaluation.metrics import Metrics, measure
+from pruning_env.evaluation.recovery.finetuning import training_images
 from pruning_env.files import atomic_path
-from pruning_env.finetuning import training_images
-from pruning_env.metrics import Metrics, measure
+from pruning_env.tasks.data import Split, Splits
 
 __all__ = ["Checkpoints", "cutout", "judge", "train_base"]
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pruning_env.models.train import Recipe
-from pruning_env.precision import PRECISIONS
+from pruning_env.evaluation.precision import PRECISIONS
+from pruning_env.tasks.train import Recipe
 
 __all__ = ["RECIPES", "BaseRecipe", "recipe_for"]
 

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pruning_env.models import CifarResNet, CifarVGG, LeNet5
+from pruning_env.tasks.models import CifarResNet, CifarVGG, LeNet5
 
 Shape = tuple[int, ...]
 

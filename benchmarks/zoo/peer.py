@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_env.channels import ChannelGraph
+from pruning_env.graph.channel_graph import ChannelGraph
 
 #: The share of channels that goes.
 RATIO = 0.5

@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agents.rows import Provenance, keyed_rows
+from pruning_agents.search.rows import Provenance, keyed_rows
+
 from pruning_env.files import atomic_write
 
 #: Largest relative error of a pruned model against its masked twin, by precision; float32 rounding
@@ -215,7 +216,7 @@ def _finite(value: object) -> object:
 
 
 def read_rows(path: str | os.PathLike[str]) -> dict[str, ZooRow]:
-    """Rows by model; see `agents.rows.keyed_rows`."""
+    """Rows by model; see `pruning_agents.search.rows.keyed_rows`."""
     return keyed_rows(path, ZooRow.from_json, lambda row: row.model)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from pruning_agents.search.rows import Provenance, provenance
 from rich.console import Console
 
-from agents.rows import Provenance, provenance
 from benchmarks.zoo.catalogue import FAMILIES, ZooModel, zoo_models
 from benchmarks.zoo.peer import peer_version
 from benchmarks.zoo.rows import (

@@ -25,8 +25,8 @@ from benchmarks.zoo import peer
 from benchmarks.zoo.catalogue import ZooModel, example_input, zoo_models
 from benchmarks.zoo.rows import Measurement, Peer, Timing, to_json
 from benchmarks.zoo.timing import interleaved, stopwatch
-from pruning_env.channels import ChannelGraph
 from pruning_env.files import atomic_write
+from pruning_env.graph.channel_graph import ChannelGraph
 
 OURS, PEER = "ours.json", "peer.json"
 

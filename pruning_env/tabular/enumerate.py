@@ -30,16 +30,16 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
-from pruning_env.channels import ChannelGraph
-from pruning_env.data import Split, Splits
-from pruning_env.evaluator import Evaluator
+from pruning_env.evaluation.evaluator import Evaluator
 from pruning_env.files import atomic_path
-from pruning_env.hashes import splits_hash
-from pruning_env.models import CifarResNet
+from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.process.rounding import Units
 from pruning_env.tabular.sweep import Sweep
 from pruning_env.tabular.table import RECOVERIES, Results, Table, ranking_hash, save_table
-from pruning_env.tasks import WEIGHTS_FOLDER, get_task
-from pruning_env.units import Units
+from pruning_env.tasks.data import Split, Splits
+from pruning_env.tasks.fingerprints import splits_hash
+from pruning_env.tasks.models import CifarResNet
+from pruning_env.tasks.registry import WEIGHTS_FOLDER, get_task
 
 __all__ = ["enumerate_table", "main"]
 

@@ -12,20 +12,20 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from pruning_env.actions import make_action
 from pruning_env.arguments import check_choice
-from pruning_env.budgets import parse_budget
-from pruning_env.channels import ChannelGraph
-from pruning_env.dynamics import PruningDynamics
-from pruning_env.env import CNNPruneEnv
-from pruning_env.observations import FlatObservation
-from pruning_env.rewards import get_reward
-from pruning_env.state import PruningState, Transition
-from pruning_env.tabular.evaluator import TableEvaluator
-from pruning_env.tabular.process import Place, TabularProcess, at
+from pruning_env.envs.cnn_prune import CNNPruneEnv
+from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.process.actions import make_action
+from pruning_env.process.budgets import parse_budget
+from pruning_env.process.dynamics import PruningDynamics
+from pruning_env.process.observations import FlatObservation
+from pruning_env.process.rewards import get_reward
+from pruning_env.process.state import PruningState, Transition
 from pruning_env.tabular.solution import Record, Regret, Solution
 from pruning_env.tabular.table import RECOVERIES, Table, load_table
-from pruning_env.tasks import get_task
+from pruning_env.tabular.table_dynamics import Place, TabularProcess, at
+from pruning_env.tabular.table_evaluator import TableEvaluator
+from pruning_env.tasks.registry import get_task
 
 __all__ = ["CNNPruneTabularEnv"]
 

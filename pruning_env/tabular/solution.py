@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning_env.actions import DistributionAction
 from pruning_env.arguments import check_choice
-from pruning_env.budgets import Budget, parse_budget
-from pruning_env.state import PruningState
-from pruning_env.tabular.process import TabularProcess
+from pruning_env.process.actions import DistributionAction
+from pruning_env.process.budgets import Budget, parse_budget
+from pruning_env.process.state import PruningState
+from pruning_env.tabular.table_dynamics import TabularProcess
 
 __all__ = ["Record", "Regret", "Solution"]
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from pruning_env.channels import ChannelGraph
-from pruning_env.metrics import LOSS_CAP
-from pruning_env.models import CifarResNet
-from pruning_env.recovery import RECOVERIES
+from pruning_env.evaluation.metrics import LOSS_CAP
+from pruning_env.evaluation.recovery.batch_norm import RECOVERIES
+from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.tasks.models import CifarResNet
 
 __all__ = ["Judged", "Sweep"]
 

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning_env.files import atomic_path
-from pruning_env.units import Units
+from pruning_env.process.rounding import Units
 
 if TYPE_CHECKING:
-    from pruning_env.channels import ChannelGraph
+    from pruning_env.graph.channel_graph import ChannelGraph
 
 __all__ = ["RECOVERIES", "SHIPPED", "Results", "Table", "load_table", "ranking_hash", "save_table"]
 

@@ -15,13 +15,13 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from pruning_env.actions import BoxAction
-from pruning_env.evaluator import Metrics
-from pruning_env.rewards import Outcome
-from pruning_env.slots import chosen_slots
-from pruning_env.state import PruningState, Transition
+from pruning_env.envs.slots import chosen_slots
+from pruning_env.evaluation.evaluator import Metrics
+from pruning_env.process.actions import BoxAction
+from pruning_env.process.rewards import Outcome
+from pruning_env.process.state import PruningState, Transition
 from pruning_env.tabular.env import CNNPruneTabularEnv
-from pruning_env.tabular.process import Place
+from pruning_env.tabular.table_dynamics import Place
 
 __all__ = ["CNNPruneTabularVectorEnv"]
 

@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from pruning_env.env import CNNPruneEnv
-from pruning_env.observations import GLOBAL_FEATURES
+from pruning_env.envs.cnn_prune import CNNPruneEnv
+from pruning_env.process.observations import GLOBAL_FEATURES
 
 __all__ = ["PadGroups"]
 
@@ -30,8 +30,8 @@ class PadGroups(
     entries, and those beyond the first L do nothing; one that is not per group stays as it is.
 
     Environments with equal N, budgets in equal number and either with or without `max_steps` have
-    equal spaces, and fit into one `SyncVectorEnv` or SB3 `DummyVecEnv`. `agents.groupwise` reads
-    padded observations with `padded=True`, by the weights that read unpadded ones.
+    equal spaces, and fit into one `SyncVectorEnv` or SB3 `DummyVecEnv`. The agents' groupwise
+    network reads padded observations with `padded=True`, by the weights that read unpadded ones.
 
     Args:
         env: `CNNPrune-v0` or `CNNPruneTabular-v0` with `observation="flat"`.

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pruning_agents.cli.main import main
+from pruning_agents.comparison.rows import AgentRow, Anchors
+from pruning_agents.search.checkpoints import Identity, load_checkpoint
+from pruning_agents.search.rows import Provenance, ResultRow
+from pruning_agents.stock.settings import read_settings
 
-from agents.checkpoints import Identity, load_checkpoint
-from agents.cli import main
-from agents.rows import Provenance, ResultRow
-from agents.settings import read_settings
-from benchmarks.agents.rows import AgentRow, Anchors
-from pruning_env.channels import ChannelGraph
-from pruning_env.data import load_cifar10, load_mnist, load_npz
-from pruning_env.models import load_state_file
-from pruning_env.storage import RECIPE_FILE, load_pruned, read_recipe, save_pruned
-from pruning_env.storage import _checksum as checksum
+from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tabular.table import load_table
-from pruning_env.tasks import Task, get_task, register_task
+from pruning_env.tasks.data import load_cifar10, load_mnist, load_npz
+from pruning_env.tasks.models import load_state_file
+from pruning_env.tasks.registry import Task, get_task, register_task
+from pruning_env.tasks.storage import RECIPE_FILE, load_pruned, read_recipe, save_pruned
+from pruning_env.tasks.storage import _checksum as checksum
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,7 +107,7 @@ def test_settings_in_yaml_make_no_objects(tmp_path: Path, crater: Path) -> None:
         read_settings(path, "digits-resnet8", ())
 
 
-UNPICKLERS = {"agents/checkpoints.py", "benchmarks/cheaters.py"}
+UNPICKLERS = {"agents/pruning_agents/search/checkpoints.py", "benchmarks/cheaters.py"}
 """Modules that unpickle: the one what it reads, as its docstring and the command line's help say,
 the other what it has pickled itself.
 """
@@ -282,7 +282,7 @@ def test_a_recipe_of_another_number_of_channels_is_refused(
         load_pruned(altered(saved, tmp_path / "pruned", channels=channels))
 
 
-@pytest.mark.parametrize("name", ["os:system", "builtins:exit", "agents.cli:main"])
+@pytest.mark.parametrize("name", ["os:system", "builtins:exit", "pruning_agents.cli.main:main"])
 def test_a_recipe_cannot_choose_what_is_imported(saved: Path, tmp_path: Path, name: str) -> None:
     folder = altered(saved, tmp_path / "pruned", architecture=name)
     with pytest.raises(ValueError, match="is no registered task; register it, or pass"):

@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 import torch
 
-from pruning_env import data
-from pruning_env.channels import ChannelGraph
-from pruning_env.data import load_npz
 from pruning_env.files import append_line, atomic_path, atomic_write
-from pruning_env.storage import load_pruned, save_pruned
+from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tabular.table import load_table, save_table
-from pruning_env.tasks import get_task
-from tests.processes import run_python
+from pruning_env.tasks import data
+from pruning_env.tasks.data import load_npz
+from pruning_env.tasks.registry import get_task
+from pruning_env.tasks.storage import load_pruned, save_pruned
+from tests.helpers.processes import run_python
 
 TASK = "digits-resnet8"
 
@@ -238,7 +238,7 @@ def test_processes_that_append_to_one_file_do_not_mix_their_lines(tmp_path: Path
 # Homes and networks
 
 EPISODE = """
-from agents.cli import main
+from pruning_agents.cli.main import main
 import sys
 sys.exit(main(["train", "--agent", "random-search", "--evaluations", "2", "--no-progress",
                "--budget", "params=0.9", "--out", {out!r}]))
@@ -290,7 +290,7 @@ def test_a_download_into_a_home_that_cannot_be_written_says_so(
 def test_a_command_whose_disk_is_full_says_so_in_a_line(tmp_path: Path) -> None:
     # A fresh interpreter: it computes gradients, which a fork of one that has done so cannot.
     script = (
-        "import resource; from agents.cli import main; "
+        "import resource; from pruning_agents.cli.main import main; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000)); "
         f"main(['prune', '--out', {str(tmp_path / 'run')!r}])"
     )

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pruning_agents.cli.main import main
+from pruning_agents.comparison.rows import AgentRow, read_rows
+from pruning_agents.search.rows import ResultRow
 
-from agents.cli import main
-from agents.rows import ResultRow
 from benchmarks.__main__ import main as benchmarks
-from benchmarks.agents.rows import AgentRow, read_rows
-from pruning_env.storage import load_pruned
+from pruning_env.tasks.storage import load_pruned
 
 KILLS = {"train": 40, "prune": 40, "benchmarks": 20}
 """100 in all; the quick tests do three of each command but the last."""
@@ -39,7 +39,7 @@ PRUNE = ["prune", "--budget", "params=0.5", "--force"]
 
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["agents.cli", "benchmarks.__main__"])
+_SERVER.set_forkserver_preload(["pruning_agents.cli.main", "benchmarks.__main__"])
 
 
 def _lead(command: Callable[[list[str]], int], arguments: list[str]) -> None:

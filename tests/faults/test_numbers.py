@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import pruning_env.budgets as budgets
-import pruning_env.tasks as tasks
-from pruning_env.budgets import register_budget
-from pruning_env.data import load_npz
-from pruning_env.metrics import BatchSize, Outputs, measure, outputs_in_batches
-from pruning_env.strategies import measure_all
-from pruning_env.tasks import Task, get_task, register_task
-from tests.small import SmallNet, small_evaluator, small_model, small_splits
+import pruning_env.process.budgets as budgets
+import pruning_env.tasks.registry as tasks
+from pruning_env.evaluation.metrics import BatchSize, Outputs, measure, outputs_in_batches
+from pruning_env.evaluation.strategies import measure_all
+from pruning_env.process.budgets import register_budget
+from pruning_env.tasks.data import load_npz
+from pruning_env.tasks.registry import Task, get_task, register_task
+from tests.helpers.small import SmallNet, small_evaluator, small_model, small_splits
 
 
 @pytest.fixture(autouse=True)

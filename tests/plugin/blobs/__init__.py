@@ -23,7 +23,7 @@ from pruning_env import (
     register_reward,
     register_task,
 )
-from pruning_env.models import load_state_file
+from pruning_env.tasks.models import load_state_file
 
 SIZE = 9
 """Pixels of an image's side, three to a class."""

@@ -1,0 +1,29 @@
+"""The same fraction of every group: the pruning that needs no search."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+
+from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.result import SearchResult
+
+
+def uniform(
+    env: gym.Env, evaluations: int = 1, seed: int = 0, *, progress_bar: bool = False
+) -> SearchResult | None:
+    """Prune the same fraction of every group until the budget is met; one evaluation.
+
+    Args:
+        env: a CNNPrune environment, which is not stepped.
+        evaluations: at least 1, of which one is spent.
+        seed: ignored, nothing is drawn.
+        progress_bar: whether to show the evaluations spent on the standard error stream.
+
+    Returns:
+        The result, or None when the budget cannot be met in this way.
+    """
+    del seed
+    with Spending("uniform", env, evaluations, progress_bar) as spending:
+        spending.finish([np.zeros(spending.groups)])
+        return spending.result

@@ -1,0 +1,109 @@
+"""The end of a command: a result is judged, written and shown.
+
+Knows neither who searched nor how. It prints to the console it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import gymnasium as gym
+from rich.console import Console
+from rich.table import Table
+
+from pruning_agents.cli.options import REAL
+from pruning_agents.cli.output import write_result
+from pruning_agents.search.judge import judge, judge_dense
+from pruning_agents.search.result import Search
+from pruning_agents.search.rows import ResultRow, provenance
+from pruning_env.envs.cnn_prune import CNNPruneEnv
+from pruning_env.tabular.env import CNNPruneTabularEnv
+
+
+def with_networks(env: gym.Env, settings: dict[str, Any]) -> tuple[CNNPruneEnv, dict[str, Any]]:
+    """The environment itself and what it was made with; of a tabular one, the network behind it.
+
+    A table knows accuracies and has no networks. The real environment with its `round_to` has the
+    same states, and judges them alike.
+    """
+    unwrapped = env.unwrapped
+    assert isinstance(unwrapped, CNNPruneEnv)
+    if not isinstance(unwrapped, CNNPruneTabularEnv):
+        return unwrapped, settings
+    table = unwrapped.table
+    behind = {**settings, "task": table.provenance["task"], "round_to": table.round_to}
+    real = gym.make(REAL, **behind).unwrapped
+    assert isinstance(real, CNNPruneEnv)
+    return real, behind
+
+
+def deliver(
+    options: argparse.Namespace,
+    console: Console,
+    env: gym.Env,
+    settings: dict[str, Any],
+    search: Search,
+    seed: int,
+    seconds: float,
+) -> int:
+    """Judge, write and show a result; the exit code, 1 if there is none."""
+    result = search.result
+    if result is None:
+        console.print("Nothing feasible was found: give more --evaluations or a looser --budget.")
+        return 1
+    unwrapped, settings = with_networks(env, settings)
+    dense = judge_dense(unwrapped, settings, open_test=options.test)
+    row = judge(
+        unwrapped,
+        result,
+        dense,
+        settings=settings,
+        seed=seed,
+        wall_seconds=seconds,
+        provenance=provenance(options.command_line, options.device),
+        open_test=options.test,
+    )
+    write_result(options.out, unwrapped, settings["task"], result, row, search.algorithm)
+    console.print(result_table(row))
+    console.print(f"Written to {options.out}", soft_wrap=True)
+    return 0
+
+
+def result_table(row: ResultRow) -> Table:
+    """What a row says, the pruned model beside the dense one."""
+    table = comparison(f"{row.task}: {row.agent}, {row.evaluations} evaluations")
+    seen = " (seen in training)" if row.val_seen else ""
+    table.add_row(
+        f"search-val accuracy{seen}", f"{row.val_accuracy:.2%}", f"{row.dense_val_accuracy:.2%}"
+    )
+    if row.test_accuracy is not None:
+        table.add_row("test accuracy", f"{row.test_accuracy:.2%}", f"{row.dense_test_accuracy:.2%}")
+    add_size(table, "parameters", row.params, round(row.params / row.params_ratio))
+    add_size(table, "MACs", row.macs, round(row.macs / row.macs_ratio))
+    add_latency(table, row.latency_ms / 1e3, row.dense_latency_ms / 1e3, row.latency_batch)
+    return table
+
+
+def comparison(title: str) -> Table:
+    """An empty table that compares a pruned model with the dense one."""
+    table = Table(title=title)
+    table.add_column("")
+    for column in ("pruned", "dense", "ratio"):
+        table.add_column(column, justify="right")
+    return table
+
+
+def add_size(table: Table, name: str, pruned: Any, dense: Any) -> None:
+    """Add a row of two whole numbers and their ratio."""
+    table.add_row(name, f"{int(pruned):,}", f"{int(dense):,}", f"{pruned / dense:.3f}")
+
+
+def add_latency(table: Table, seconds: float, dense_seconds: float, batch: int) -> None:
+    """Add a row of two times per batch of images and their ratio."""
+    table.add_row(
+        f"latency, batch {batch}",
+        f"{1e3 * seconds:.2f} ms",
+        f"{1e3 * dense_seconds:.2f} ms",
+        f"{seconds / dense_seconds:.3f}",
+    )

@@ -1,0 +1,193 @@
+"""Arguments that several commands share: the environment, and the folder for what is found.
+
+Turns what was typed into keyword arguments and refuses what cannot be done, by the argument's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium.envs.registration import load_env_creator
+
+import pruning_env  # noqa: F401  (registers the environments)
+from pruning_agents.cli.output import CHECKPOINT_FILE, RESULT_FILE
+from pruning_env.evaluation.importance.scores import importance_kinds
+from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
+from pruning_env.process.actions import action_names
+from pruning_env.process.constraints import constraint_names
+from pruning_env.process.rewards import reward_names
+from pruning_env.tabular.table import load_table
+from pruning_env.tasks.registry import task_names
+
+REAL, TABULAR = "CNNPrune-v0", "CNNPruneTabular-v0"
+_DEFAULT_TASK = "digits-resnet8"
+
+#: Arguments of an environment that are passed on if they were given.
+_PASSED = (
+    *("action", "constraint", "max_steps", "reward", "recovery", "importance"),
+    *("channels_per_step", "round_to", "weights", "data_root"),
+)
+
+
+class BadInput(Exception):
+    """What the user asked for cannot be done; the message says why and what is allowed."""
+
+
+def add_environment(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `settings_of` and `make_env` read."""
+    parser.add_argument(
+        "--env",
+        default=REAL,
+        choices=(REAL, TABULAR),
+        help=f"environment; {TABULAR} answers from a table, in microseconds, and takes fewer of "
+        "the arguments below (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=task_names(),
+        help=f"network and data (default: {_DEFAULT_TASK})",
+    )
+    parser.add_argument(
+        "--budget",
+        type=_limit,
+        action="append",
+        metavar="KEY=LIMIT",
+        help="what may remain, as a ratio to the dense model; may be repeated "
+        "(default: params=0.25)",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="dense weights (default: the task's own)")
+    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
+    parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
+    more = parser.add_argument_group(
+        "the environment", "What is left out keeps the environment's default; see its description."
+    )
+    more.add_argument("--action", choices=action_names(), help="what an action means")
+    more.add_argument("--constraint", choices=constraint_names(), help="how budgets are kept")
+    more.add_argument(
+        "--max-steps", type=positive_int, metavar="N", help="most steps of an episode"
+    )
+    more.add_argument("--reward", choices=reward_names(), help="what is rewarded")
+    more.add_argument("--recovery", choices=RECOVERY_NAMES, help="what follows a cut")
+    more.add_argument(
+        "--importance", choices=importance_kinds(), help="which channels of a group go first"
+    )
+    more.add_argument(
+        "--channels-per-step", type=_number, metavar="SHARE", help="share of all channels, per step"
+    )
+    more.add_argument(
+        "--round-to", type=positive_int, metavar="N", help="widths stay dense or a multiple of N"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where results go."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--test", action="store_true", help="open the test split for the result")
+    parser.add_argument("--force", action="store_true", help="replace an earlier result in OUT")
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text) if text.lstrip("+-").isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number that all generators take as their seed."""
+    if not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^32 - 1")
+    return int(text)
+
+
+def _limit(text: str) -> tuple[str, float]:
+    key, separator, limit = text.partition("=")
+    try:
+        if separator and key:
+            return key, float(limit)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not KEY=LIMIT, such as params=0.25")
+
+
+def device(text: str) -> str:
+    """A device that torch can use here."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {reason}") from error
+    return text
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of the environment; what was not given is left to its defaults.
+
+    Raises:
+        BadInput: an argument that the environment does not take.
+    """
+    settings: dict[str, Any] = {}
+    if options.env == TABULAR:
+        task = load_table().provenance["task"]
+        if options.task not in (None, task) or options.device != "cpu":
+            raise BadInput(f"--env {TABULAR} takes only --task {task} and --device cpu")
+    else:
+        settings |= {"task": options.task or _DEFAULT_TASK, "device": options.device}
+    if options.budget is not None:
+        settings["budget"] = dict(options.budget)
+    given = {name: getattr(options, name) for name in _PASSED}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    entry_point = gym.spec(options.env).entry_point
+    assert isinstance(entry_point, str)
+    known = inspect.signature(load_env_creator(entry_point)).parameters
+    unknown = [f"--{name.replace('_', '-')}" for name in settings if name not in known]
+    if unknown:
+        raise BadInput(f"--env {options.env} does not take {', '.join(unknown)}")
+    return settings
+
+
+def make_env(options: argparse.Namespace) -> tuple[gym.Env, dict[str, Any]]:
+    """The environment that was asked for, and the keyword arguments it was made with.
+
+    Raises:
+        BadInput: it cannot be made.
+    """
+    settings = settings_of(options)
+    try:
+        return gym.make(options.env, **settings), settings
+    except (ValueError, OSError) as error:
+        raise BadInput(str(error)) from error
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Refuse a folder that cannot be written, or that holds what would be lost.
+
+    Raises:
+        BadInput: it is a file, or holds a result or a checkpoint and there is no --force.
+    """
+    out: Path = options.out
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"argument --out: {out} is a file; a folder is needed")
+    if (out / RESULT_FILE).exists() and not options.force:
+        raise BadInput(
+            f"argument --out: {out} already holds a result; choose another folder or "
+            "give --force to replace it"
+        )
+    if (out / CHECKPOINT_FILE).exists() and not options.force:
+        raise BadInput(
+            f"argument --out: {out} holds the checkpoint of a search that was interrupted; give "
+            "train --resume to continue it, or --force to replace it"
+        )

@@ -1,0 +1,109 @@
+"""The leaderboard: agents by task, from rows that replay and from no others. Writes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pruning_agents.comparison.questions import Question, questions
+from pruning_agents.comparison.replay import Verdict
+from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.comparison.statistics import bootstrap
+
+SUBMIT = """\
+**To submit a row**, run `python -m benchmarks agents --agents yourmodule:YourAgent --tasks tabular
+--seeds 20 --evaluations 2000 --out yours.jsonl` in a checkout of this repository, at a commit of
+it; see that `cnnprune validate yours.jsonl` accepts it; append the lines to a file under
+`benchmarks/results/`, make this page again with the command below, and open a pull request with
+both, and with the agent's code or a link to it. Say how many evaluations its settings were tuned
+with, and on which tasks. Rows are replayed from their channel counts: accuracy on search-val and
+test, parameters, MACs, scores, hashes of weights and data, and that the pruned network says what
+the masked one says. The search itself is run again by whoever reviews, for rows cannot prove how
+they came about; on the solved tier, where all answers are published, that is all that tells a
+search from a look at them."""
+
+
+def to_markdown(verdicts: Sequence[Verdict], command: str) -> str:
+    """A ranking per task and environment.
+
+    Args:
+        verdicts: of `replay`.
+        command: that makes the page again.
+
+    Raises:
+        ValueError: no row replays.
+    """
+    good = [verdict.row for verdict in verdicts if verdict.replays]
+    refused = [verdict for verdict in verdicts if verdict.problems]
+    empty = [verdict.row for verdict in verdicts if verdict.row.failed]
+    if not good:
+        raise ValueError("no row replays; there is nothing to rank")
+    parts = ["# Leaderboard"]
+    parts.append(f"{len(good):,} rows, each of which was replayed when this page was made.")
+    for question in questions(good):
+        parts += [f"## {question.title}", _ranking(question)]
+    unpinned = {row.agent for row in good if row.origin is None}
+    if unpinned:
+        parts.append(
+            f"‡ Rows without hashes of weights and data, from before there were any: "
+            f"{', '.join(sorted(unpinned))}."
+        )
+    if refused:
+        agents = ", ".join(dict.fromkeys(verdict.row.agent for verdict in refused))
+        parts.append(f"Left out, because they do not replay: {len(refused)} rows of {agents}.")
+    if empty:
+        agents = ", ".join(dict.fromkeys(row.agent for row in empty))
+        parts.append(f"Left out, because they hold no result: {len(empty)} rows of {agents}.")
+    parts += [_caption(), SUBMIT, f"```bash\n{command}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ranking(question: Question) -> str:
+    measure = "regret" if question.anchored else "error"
+    titles = (
+        *("agent", "seeds", "evaluations", f"{measure} at the end, mean (95 %)"),
+        *("search-val %", "test %", "params", "MACs"),
+    )
+    lines = [titles, ("---", *["---:"] * (len(titles) - 1))]
+    ends = {
+        agent: question.regrets(agent, rows[0].allowed) for agent, rows in question.runs.items()
+    }
+    for agent in sorted(ends, key=lambda each: float(ends[each].mean())):
+        rows, regrets = question.runs[agent], ends[agent]
+        shown = f"{regrets.mean():.4f}"
+        if regrets.size > 1:
+            interval = bootstrap([regrets])
+            shown += f" ({interval.low:.4f}–{interval.high:.4f})"
+        mark = "" if all(row.origin for row in rows) else " ‡"
+        lines.append(
+            (
+                f"{agent}{mark}",
+                str(len(rows)),
+                f"{rows[0].allowed:,}",
+                shown,
+                _mean(rows, "val_accuracy", 100.0, 1),
+                _mean(rows, "test_accuracy", 100.0, 1),
+                _mean(rows, "params_ratio", 1.0, 3),
+                _mean(rows, "macs_ratio", 1.0, 3),
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _mean(rows: Sequence[AgentRow], name: str, scale: float, digits: int) -> str:
+    values = [getattr(row, name) for row in rows]
+    if any(value is None for value in values):
+        return "-"
+    return f"{scale * float(np.mean(values)):.{digits}f}"
+
+
+def _caption() -> str:
+    return (
+        "Sorted by the mean over seeds of the incumbent's regret (0: optimum, 1: the random "
+        "policy's mean) or, where no optimum is known, its error on search-val, after all "
+        "evaluations that the agent was allowed; compare only agents with as many. A place is no "
+        "claim: where intervals overlap, `cnnprune compare` says whether two are distinguishable. "
+        "Seeds that found nothing count as an accuracy of 0. Test was opened once per row, when "
+        'the search was over; "-": not opened, or nothing found by some seed.'
+    )

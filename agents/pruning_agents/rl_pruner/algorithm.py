@@ -1,0 +1,562 @@
+"""RLPruner: a pruning distribution, improved by following its best noisy copies.
+
+The replay-buffer distribution policy of Wang and Kindratenko, "RL-Pruner" (arXiv 2411.06463), as a
+Stable-Baselines3 algorithm. It knows the environment by its spaces and by `state()` and
+`transition()`, and so nothing of networks, images or splits; what it maximises is the
+environment's reward, which is judged on search-val.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+
+from pruning_agents.rl_pruner.candidates import Candidate, best_alone, rank_weighted, remember
+from pruning_agents.rl_pruner.distribution import NOISE_KINDS, to_action
+from pruning_agents.rl_pruner.distribution_policy import (
+    DEFAULT_NOISE_STD,
+    DistributionPolicy,
+    PruningPolicy,
+)
+from pruning_agents.rl_pruner.groupwise_policy import GroupwisePolicy
+from pruning_agents.rl_pruner.lookahead import Lookahead, look_ahead
+from pruning_agents.search.ranges import check_counts, check_range
+from pruning_agents.search.result import IncumbentTracker, SearchResult
+from pruning_agents.search.rollout_logs import dump_rollout_logs
+from pruning_env.process.actions import DistributionAction
+from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
+
+SelfRLPruner = TypeVar("SelfRLPruner", bound="RLPruner")
+
+#: What the environment must offer beside the Gymnasium interface.
+_REQUIRED = ("dynamics", "evaluator", "state", "transition")
+
+_UPDATES = {"elite": rank_weighted, "best": best_alone}
+
+
+class RLPruner(BaseAlgorithm):
+    r"""Search a pruning distribution by noise, a small replay buffer and steps towards its best.
+
+    From the current state s of an episode and the persistent distribution p:
+
+    1. Up to `epochs` times, draw `samples_per_epoch` noisy copies a of p and judge them together
+       from s by the environment's pure transition. R is the reward of keeping a for `lookahead`
+       steps, of which only the last is judged; Q(s, a) = R, or at `depth` 2 and more
+       R + discount · max Q(s', a') over as many copies a' from where a led. The best `buffer_size`
+       stay in the replay buffer, which lives for one pruning step.
+    2. After an epoch, p follows the buffer. With `update="best"`, if the epoch's best Q beats the
+       step's best so far and a* is the best in the buffer: p_new = p + step_size · (a* - p), each
+       ratio p_new / p clipped to 1 ± clip, renormalised. With `update="elite"`: the logits of p,
+       log(p / sizes), go `step_size` of the way to the mean of the buffer's, weighted by rank as in
+       CMA-ES, and the scale of "adaptive" noise, one per group, to their standard deviation.
+    3. Commit: the real environment is stepped with a*, or with probability ε by a random member
+       of the buffer. ε falls from `epsilon` to 0 on a cosine over the first `epsilon_fraction` of
+       training.
+
+    The published algorithm is `RLPruner(..., **RLPruner.published())`. The defaults differ from it
+    where that helps: whole prunings are judged, one per evaluation, and an elite is followed with
+    noise that narrows as it agrees.
+
+    p is kept from step to step and from episode to episode, and starts width-proportional (the
+    zero action: the same fraction of every group).
+
+    What is counted. `num_timesteps` counts transitions, each of which costs one evaluation unless
+    it was seen before: every candidate, and every commit (which with `lookahead=1` repeats a
+    candidate). `callback.on_step` is called once for each; `rewards`, `dones` and `infos` in its
+    locals are the environment's own at a commit, and empty for candidates, so that Monitor, SB3's
+    callbacks and the rollout statistics see ordinary episodes.
+
+    Args:
+        policy: "DistributionPolicy"; "GroupwisePolicy", which reads p off the observation; or a
+            subclass of `PruningPolicy`.
+        env: environment with `action="distribution"`; wrapped in Monitor and a VecEnv if needed.
+            Exactly one environment, since candidates branch from one state.
+        step_size: λ of the update, or a schedule of the remaining progress. Spec: lambda, 0.1.
+        samples_per_epoch: candidates per epoch, and per state below the first of a deeper look.
+            Spec: 10 samples.
+        epochs: epochs per pruning step, at most. Spec: 10 epochs.
+        patience: epochs in a row in which every candidate was a repeat visit, after which the step
+            is committed early; None for never. Spec: never.
+        lookahead: steps for which a candidate is kept before it is judged, or None for the rest of
+            the episode. Spec: 1. A pruning step is often harmless although what it leads to is not;
+            to the end, every candidate is a finished pruning, and costs one evaluation just the
+            same.
+        depth: candidates in a row that Q adds up; has no effect where an episode is over, as it is
+            with `lookahead=None`. Candidates below the first are drawn for the observation of the
+            first. Spec: depth 1; costs grow as samples_per_epoch to that power.
+        discount: γ of a deeper look. Spec: 0.9.
+        noise: "adaptive" or "multiplicative" (both in log space), or the published "absolute"; see
+            `pruning_agents.rl_pruner.distribution.perturb`.
+        noise_std: scale of the noise; None takes 1.2 for adaptive noise, which starts there, 1.0
+            for multiplicative and the published 0.04 ("variance") for absolute noise.
+        minimum_std: smallest scale of adaptive noise, above 0.
+        restart_std: at the end of an episode, scales of adaptive noise grow to at least this, so
+            that the next one searches afresh.
+        restart: whether to begin again elsewhere after a stale episode: around a distribution drawn
+            at random, with the first noise. Without it, most of a long search is repeat visits,
+            which cost time although no evaluation. Spec: no.
+        stale_below: an episode is stale when less than this share of what was tried in it was new
+            and not a repeat visit.
+        update: "elite", or the published "best".
+        clip: largest relative change of a share in one update, None for any. Spec: the "PPO" clip,
+            0.25.
+        buffer_size: slots of the replay buffer. Spec: 10.
+        epsilon: first probability of committing a random buffer member. Spec: 0.4.
+        epsilon_fraction: part of training after which it is 0. Spec: the first 10 % of steps.
+        policy_kwargs: further arguments of the policy.
+        stats_window_size: episodes over which rollout statistics are averaged.
+        tensorboard_log: folder for TensorBoard, None for none.
+        verbose: 0 for silence, 1 for SB3's table on the standard output.
+        seed: seeds this agent's own generators and the environment, nothing global.
+        device: where L numbers live; the default is right.
+        _init_setup_model: whether to build the policy at once; `load` says no.
+
+    Raises:
+        ValueError: naming the argument, for a value out of range or an environment without
+            `state()`, `transition()` or a distribution action.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "DistributionPolicy": DistributionPolicy,
+        "GroupwisePolicy": GroupwisePolicy,
+    }
+    policy: PruningPolicy
+    _dynamics: PruningDynamics
+
+    def __init__(
+        self,
+        policy: str | type[PruningPolicy],
+        env: GymEnv | str | None,
+        *,
+        step_size: float | Schedule = 0.5,
+        samples_per_epoch: int = 10,
+        epochs: int = 20,
+        patience: int | None = 1,
+        lookahead: int | None = None,
+        depth: int = 1,
+        discount: float = 0.9,
+        noise: str = "adaptive",
+        noise_std: float | None = None,
+        minimum_std: float = 0.1,
+        restart_std: float = 1.0,
+        restart: bool = True,
+        stale_below: float = 0.25,
+        update: str = "elite",
+        clip: float | None = None,
+        buffer_size: int = 10,
+        epsilon: float = 0.4,
+        epsilon_fraction: float = 0.1,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "cpu",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if noise not in NOISE_KINDS:
+            raise ValueError(f"noise={noise!r} is not known; allowed: {', '.join(NOISE_KINDS)}")
+        if update not in _UPDATES:
+            raise ValueError(f"update={update!r} is not known; allowed: {', '.join(_UPDATES)}")
+        std = DEFAULT_NOISE_STD[noise] if noise_std is None else noise_std
+        check_counts(
+            samples_per_epoch=samples_per_epoch,
+            epochs=epochs,
+            buffer_size=buffer_size,
+            lookahead=lookahead,
+            patience=patience,
+            depth=depth,
+        )
+        check_range(0.0, np.inf, noise_std=std, restart_std=restart_std)
+        check_range(0.001, np.inf, minimum_std=minimum_std)
+        check_range(0.0, 1.0, discount=discount, clip=clip, epsilon=epsilon)
+        check_range(0.0, 1.0, epsilon_fraction=epsilon_fraction, stale_below=stale_below)
+
+        super().__init__(
+            policy,
+            env,
+            learning_rate=step_size,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+        )
+        self.samples_per_epoch = samples_per_epoch
+        self.epochs = epochs
+        self.patience = patience
+        self.stale_below = stale_below
+        self.lookahead = lookahead
+        self.depth = depth
+        self.discount = discount
+        self.noise = noise
+        self.noise_std = float(std)
+        self.minimum_std = minimum_std
+        self.restart_std = restart_std
+        self.restart = restart
+        self.update = update
+        self.clip = clip
+        self.buffer_size = buffer_size
+        self.epsilon = epsilon
+        self.epsilon_fraction = epsilon_fraction
+        self._tracker = IncumbentTracker("rl-pruner")
+        self._evaluations = 0
+        self._visits = 0
+        self._episode_start = (0, 0)  # evaluations and visits before it
+        self._judged: list[float] = []
+        # What was seen and done in this episode.
+        self._path: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        self._kept: Candidate | None = None  # committed last, if in this episode
+        self._taught = -np.inf  # accuracy of the episode that the policy was taught last
+        if self.env is not None:
+            kind = self._read_env()
+            self.sizes, self.logit_scale = kind.sizes, kind.logit_scale
+            self.progress_entry = self._progress_entry()
+        # Not in _setup_model: a loaded agent goes on with the generators it was saved with.
+        self.set_random_seed(seed)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _read_env(self) -> DistributionAction:
+        """Keep hold of the environment's dynamics; return its action kind, or say what is wrong."""
+        assert self.env is not None
+        missing = [name for name in _REQUIRED if not self.env.has_attr(name)]
+        if missing:
+            raise ValueError(
+                f"env must be a pruning environment such as CNNPrune-v0; it has no "
+                f"{', '.join(missing)}"
+            )
+        self._dynamics = self.env.get_attr("dynamics")[0]
+        kind = self._dynamics.action
+        if not isinstance(kind, DistributionAction):
+            raise ValueError(
+                f"env must be made with action='distribution'; its actions are a "
+                f"{type(kind).__name__} on {self.env.action_space}"
+            )
+        return kind
+
+    def _excluded_save_params(self) -> list[str]:
+        """Network and images belong to the environment."""
+        return [*super()._excluded_save_params(), "_dynamics"]
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            sizes=self.sizes,
+            logit_scale=self.logit_scale,
+            noise=self.noise,
+            noise_std=self.noise_std,
+            minimum_std=self.minimum_std,
+            rng=self._prediction_rng,
+            progress=self.progress_entry,
+            **self.policy_kwargs,
+        ).to(self.device)
+
+    def _progress_entry(self) -> int | None:
+        """Which entry of the observation is the episode's progress."""
+        assert self.env is not None
+        flat = isinstance(self.observation_space, spaces.Box)
+        if not flat or not self.env.has_attr("observation_names"):
+            return None
+        names = self.env.get_attr("observation_names")[0]
+        return names.index("progress") if "progress" in names else None
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed this agent's generators, the action space and the environment.
+
+        Unlike SB3's, it leaves the generators of Python, NumPy and torch alone. Candidates and
+        stochastic predictions draw from two streams, so that predicting does not disturb training.
+        """
+        streams = np.random.SeedSequence(seed).spawn(2)
+        self.rng, self._prediction_rng = (np.random.default_rng(stream) for stream in streams)
+        if seed is not None and self.env is not None:
+            self.action_space.seed(seed)
+            self.env.seed(seed)
+
+    @staticmethod
+    def published() -> dict[str, Any]:
+        """Arguments that make this the algorithm of the paper: `RLPruner(..., **published())`.
+
+        Two of its faults stay mended: counts are exact, and the reward is of search-val.
+        """
+        return {
+            "step_size": 0.1,
+            "samples_per_epoch": 10,
+            "epochs": 10,
+            "patience": None,
+            "lookahead": 1,
+            "depth": 1,
+            "discount": 0.9,
+            "noise": "absolute",
+            "noise_std": 0.04,
+            "restart": False,
+            "update": "best",
+            "clip": 0.25,
+            "buffer_size": 10,
+            "epsilon": 0.4,
+            "epsilon_fraction": 0.1,
+        }
+
+    @property
+    def distribution(self) -> NDArray[np.float64]:
+        """(L,) the current distribution over groups."""
+        return self.policy.shares(self._observation)
+
+    @property
+    def incumbent(self) -> SearchResult | None:
+        """The best feasible candidate judged so far on search-val; None while there is none.
+
+        Candidates count, not only committed ones. One is feasible when it ended its episode within
+        every budget, so with a short `lookahead` there is none before the last steps of an episode.
+        """
+        return self._tracker.result(self._evaluations)
+
+    def learn(
+        self: SelfRLPruner,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "RLPruner",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRLPruner:
+        """Make `total_timesteps` transitions, pruning step after pruning step.
+
+        Args:
+            total_timesteps: transitions, candidates and commits together; never exceeded. A pruning
+                step that they cut short is committed with the candidates it has.
+            callback: as in SB3; called once per transition.
+            log_interval: pruning steps between two dumps of the logger.
+            tb_log_name: name of the TensorBoard run.
+            reset_num_timesteps: False to continue counting, and the episode, where they stopped.
+            progress_bar: whether to show SB3's progress bar.
+        """
+        self._check_env_matches()
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        pruning_steps = 0
+        while self.num_timesteps < total_timesteps:
+            if not self._pruning_step(total_timesteps, callback):
+                break
+            pruning_steps += 1
+            if log_interval and pruning_steps % log_interval == 0:
+                dump_rollout_logs(self)
+        callback.on_training_end()
+        return self
+
+    def _check_env_matches(self) -> None:
+        if self.env is None:
+            raise ValueError("env is missing: load(path, env=...) or set_env(...) before learn()")
+        kind = self._read_env()
+        if not np.array_equal(kind.sizes, self.sizes) or kind.logit_scale != self.logit_scale:
+            raise ValueError(
+                f"env has groups of sizes {kind.sizes.tolist()} and logit_scale="
+                f"{kind.logit_scale:g}; this agent was made for {self.sizes.tolist()} and "
+                f"{self.logit_scale:g}"
+            )
+
+    def _pruning_step(self, total_timesteps: int, callback: BaseCallback) -> bool:
+        """Search from the current state, update p, commit. False when a callback says stop."""
+        assert self.env is not None
+        state = self.env.env_method("state")[0]
+        if state.step == 0:
+            self._path, self._kept = [], None
+        buffer: list[Candidate] = []
+        step_best = -np.inf
+        idle = 0
+        callback.on_rollout_start()
+        for _ in range(self.epochs):
+            # The last transition is the commit's, unless there is only one.
+            room = max(total_timesteps - self.num_timesteps - 1, 0 if buffer else 1)
+            if room == 0 or idle == self.patience:
+                break
+            before = self._tried
+            kept = None if buffer or self.lookahead is not None else self._kept
+            candidates = self._judge(state, min(self.samples_per_epoch, room), room, kept)
+            for candidate in candidates:
+                buffer = remember(buffer, candidate, self.buffer_size)
+            for q in self._judged:
+                if not self._count([q], [False], [{}], total_timesteps, callback):
+                    return False
+            improved = buffer[0].q > step_best
+            step_best = buffer[0].q
+            idle = idle + 1 if self._evaluations == before[0] else 0
+            # Repeat visits say nothing new: an elite of them would only make p drift.
+            if improved if self.update == "best" else idle == 0:
+                self._follow(buffer)
+        if self.num_timesteps < total_timesteps:
+            rewards, dones, infos = self._commit(buffer)
+            if not self._count(rewards, dones, infos, total_timesteps, callback):
+                return False
+        callback.on_rollout_end()
+        self._record(buffer[0].q)
+        return True
+
+    def _count(
+        self,
+        rewards: ArrayLike,
+        dones: ArrayLike,
+        infos: list[dict[str, Any]],
+        total_timesteps: int,
+        callback: BaseCallback,
+    ) -> bool:
+        """Count one transition and tell the callback; False when it says stop."""
+        self.num_timesteps += 1
+        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+        callback.update_locals(
+            {"rewards": np.asarray(rewards), "dones": np.asarray(dones), "infos": infos}
+        )
+        return callback.on_step()
+
+    def _judge(
+        self, state: PruningState, count: int, room: int, kept: Candidate | None
+    ) -> list[Candidate]:
+        """Draw candidates, `count` with `kept`, and judge them; nothing in the environment moves.
+
+        `kept` is the last commit, whose outcome at the end of the episode is known: with it among
+        the candidates, a commit never leads to less than the one before it has promised.
+        """
+        # Not alone: a search that has one evaluation left must spend it on something new.
+        drawn = [] if kept is None or count == 1 else [kept.probabilities]
+        while len(drawn) < count:
+            drawn.append(self.policy.sample(self._observation, self.rng))
+        actions = [self._to_action(probabilities) for probabilities in drawn]
+        before = self._evaluations_of_env()
+        values, transitions = look_ahead(
+            self._dynamics,
+            [state] * count,
+            actions,
+            Lookahead(self.lookahead, self.depth, self.discount, self.samples_per_epoch),
+            lambda: self._to_action(self.policy.sample(self._observation, self.rng)),
+            room,
+        )
+        spent = self._evaluations_of_env() - before
+        incumbent = self._tracker.state
+        self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
+        if self._tracker.state is not incumbent:
+            self._play(state, zip(transitions, actions, strict=False))
+        self._evaluations += spent
+        self._visits += len(transitions)
+        self._judged = [transition.reward for transition in transitions]
+        return [
+            Candidate(float(q), probabilities, action)
+            for q, probabilities, action in zip(values, drawn, actions, strict=True)
+        ]
+
+    def _play(
+        self,
+        state: PruningState,
+        candidates: Iterable[tuple[Transition, NDArray[np.float32]]],
+    ) -> None:
+        """Tell the policy the way to a new incumbent, if one action leads there from `state`."""
+        for transition, action in candidates:
+            known = transition.state is self._tracker.state and len(self._path) == state.step
+            entry = self.policy.progress
+            if known and entry is not None:
+                seen, actions = zip(*self._path, (self._observation, action), strict=True)
+                self.policy.play([each[entry].item() for each in seen], actions)
+
+    def _to_action(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
+        return to_action(probabilities, self.sizes, self.logit_scale)
+
+    @property
+    def _observation(self) -> NDArray[np.float32]:
+        """(D,) what is seen of the current state; zeros before the first reset."""
+        seen = self._last_obs
+        if isinstance(seen, dict):
+            seen = next(iter(seen.values()))
+        blank = np.zeros(self.observation_space.shape or (0,), np.float32)
+        return blank if seen is None else seen[0]
+
+    def _evaluations_of_env(self) -> int:
+        assert self.env is not None
+        return int(self.env.get_attr("evaluations")[0])
+
+    def _follow(self, buffer: list[Candidate]) -> None:
+        step_size = self.lr_schedule(self._current_progress_remaining)
+        self.policy.follow(self._observation, _UPDATES[self.update](buffer), step_size, self.clip)
+        self._n_updates += 1
+
+    def _commit(
+        self, buffer: list[Candidate]
+    ) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step the real environment with the best candidate, or with ε by any in the buffer."""
+        assert self.env is not None
+        explore = self.rng.uniform() < self.exploration_rate
+        chosen = buffer[self.rng.integers(len(buffer))] if explore else buffer[0]
+        before = self._evaluations_of_env()
+        self._path.append((self._observation.copy(), chosen.action))
+        self._kept = chosen
+        observations, rewards, dones, infos = self.env.step(chosen.action[None])
+        self._evaluations += self._evaluations_of_env() - before
+        self._last_obs = observations  # type: ignore[assignment]
+        self._last_episode_starts = dones
+        self._episode_num += int(dones.sum())
+        if dones[0]:
+            self._kept = None
+            self._teach(infos[0])
+            self._go_on_or_restart()
+        self._update_info_buffer(infos, dones)
+        return rewards, dones, infos
+
+    def _teach(self, info: dict[str, Any]) -> None:
+        """At the end of an episode that is the best so far: let the policy imitate it."""
+        best = self._tracker.state
+        if best is None or not info["is_success"]:
+            return
+        accuracy = info["accuracy"]
+        if accuracy >= best.latest.accuracy and accuracy > self._taught:
+            self._taught = accuracy
+            self.policy.imitate(*zip(*self._path, strict=True))
+
+    def _go_on_or_restart(self) -> None:
+        """At the end of an episode: search on around the same distribution, or elsewhere."""
+        stale = self._stale(self._episode_start)
+        self._episode_start = self._tried
+        if stale and self.restart:
+            self.policy.restart(self.rng)
+        else:
+            self.policy.widen(self.restart_std)
+
+    @property
+    def _tried(self) -> tuple[int, int]:
+        """Evaluations and visits, of which the former are a part."""
+        return self._evaluations, self._visits
+
+    def _stale(self, before: tuple[int, int]) -> bool:
+        """Whether since then there was little that was new."""
+        fresh, visits = np.subtract(self._tried, before)
+        return bool(fresh < self.stale_below * visits)
+
+    @property
+    def exploration_rate(self) -> float:
+        """ε at the current progress: the chance to commit a random member of the buffer."""
+        progress = 1.0 - self._current_progress_remaining
+        if progress >= self.epsilon_fraction:
+            return 0.0
+        return self.epsilon * 0.5 * (1.0 + float(np.cos(np.pi * progress / self.epsilon_fraction)))
+
+    def _record(self, best_q: float) -> None:
+        p = self.distribution
+        self.logger.record("train/best_q", best_q)
+        self.logger.record("train/epsilon", self.exploration_rate)
+        self.logger.record("train/n_updates", self._n_updates)
+        self.logger.record("train/entropy", float(-(p * np.log(p)).sum()))
+        self.logger.record("search/evaluations", self._evaluations)
+        if self._tracker.history:
+            self.logger.record("search/incumbent_accuracy", self._tracker.history[-1][1])

@@ -1,0 +1,110 @@
+"""The last look at a result: test accuracy, size and measured latency, as a row.
+
+This is where a finished search may open the test split, once, through the evaluator, which counts
+it. Nothing in here feeds back into a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from pruning_agents.search.result import SearchResult
+from pruning_agents.search.rows import Provenance, ResultRow
+from pruning_env.envs.cnn_prune import CNNPruneEnv
+from pruning_env.evaluation.latency import interleaved_latency
+from pruning_env.tasks.registry import get_task
+
+LATENCY_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The unpruned model of an environment and what it scores, judged once for all comparisons.
+
+    Attributes:
+        model: in eval mode, on the environment's device.
+        val_accuracy: on search-val, in [0, 1].
+        test_accuracy: on test, in [0, 1]; None when test was not opened.
+    """
+
+    model: nn.Module
+    val_accuracy: float
+    test_accuracy: float | None
+
+
+def judge_dense(env: CNNPruneEnv, settings: Mapping[str, Any], *, open_test: bool) -> Dense:
+    """Judge the unpruned model of `env`, which was made with `settings`; nothing is recovered.
+
+    With `open_test` the evaluator opens its test split once, and counts it.
+    """
+    task = get_task(settings["task"])
+    model = task.model(settings.get("weights"), settings.get("data_root")).to(env.evaluator.device)
+    test_accuracy = env.evaluator.certify_dense().accuracy if open_test else None
+    return Dense(model, env.evaluator.dense.accuracy, test_accuracy)
+
+
+def judge(
+    env: CNNPruneEnv,
+    result: SearchResult,
+    dense: Dense,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    wall_seconds: float,
+    provenance: Provenance,
+    open_test: bool,
+) -> ResultRow:
+    """Describe a result as a row; with `open_test`, open the test split once for it.
+
+    Args:
+        env: the environment that was searched.
+        result: its incumbent.
+        dense: from `judge_dense`, of the same task.
+        settings: keyword arguments that `env` was made with, "task" among them.
+        seed: of the search.
+        wall_seconds: that the search took.
+        provenance: of this process.
+        open_test: whether to measure test accuracy.
+    """
+    state, evaluator, graph = result.state, env.evaluator, env.graph
+    unpruned = bool(state.keep.all())
+    model = dense.model if unpruned else evaluator.pruned_model(state.keep, state.weights)
+    test_accuracy = dense.test_accuracy if unpruned else None
+    if open_test and not unpruned:
+        test_accuracy = evaluator.certify(state.keep, state.weights).accuracy
+    images = evaluator.images("search-val")[0][:LATENCY_BATCH]
+    timed = [dense.model] if unpruned else [dense.model, model]
+    latency = interleaved_latency(timed, images)
+    dense_seconds, seconds = float(latency[0]), float(latency[-1])
+    apart = ("task", "budget", "weights", "data_root", "device")
+    return ResultRow(
+        agent=result.agent,
+        task=settings["task"],
+        seed=seed,
+        budget={budget.name: budget.limit for budget in env.dynamics.budgets},
+        settings={key: value for key, value in settings.items() if key not in apart},
+        evaluations=result.evaluations,
+        history=result.history,
+        groups=tuple(group.name for group in graph.groups),
+        sizes=tuple(int(size) for size in graph.sizes),
+        counts=tuple(int(count) for count in state.counts),
+        val_accuracy=result.accuracy,
+        dense_val_accuracy=dense.val_accuracy,
+        val_seen=get_task(settings["task"]).val_seen,
+        test_accuracy=test_accuracy,
+        dense_test_accuracy=dense.test_accuracy,
+        params=int(graph.params(state.keep)),
+        params_ratio=state.params,
+        macs=int(graph.macs(state.keep)),
+        macs_ratio=state.macs,
+        latency_ms=1e3 * seconds,
+        dense_latency_ms=1e3 * dense_seconds,
+        latency_ratio=seconds / dense_seconds,
+        latency_batch=len(images),
+        wall_seconds=wall_seconds,
+        provenance=provenance,
+    )

@@ -1,0 +1,5 @@
+"""Settings of `--algo ppo` for RL Baselines3 Zoo."""
+
+from pruning_agents.stock.rl_zoo.conversion import hyperparams as _hyperparams
+
+hyperparams = _hyperparams("ppo")

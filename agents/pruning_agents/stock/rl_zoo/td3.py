@@ -1,0 +1,5 @@
+"""Settings of `--algo td3` for RL Baselines3 Zoo."""
+
+from pruning_agents.stock.rl_zoo.conversion import hyperparams as _hyperparams
+
+hyperparams = _hyperparams("td3")

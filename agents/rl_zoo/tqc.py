@@ -1,5 +1,0 @@
-"""Settings of `--algo tqc` for RL Baselines3 Zoo."""
-
-from agents.rl_zoo.conversion import hyperparams as _hyperparams
-
-hyperparams = _hyperparams("tqc")

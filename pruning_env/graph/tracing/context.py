@@ -1,0 +1,377 @@
+"""What interpreting a graph on channel labels records, and what an operator rule may ask and say.
+
+`Trace` is the record, `Context` the interface that the rules in `rules` are written against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from pruning_env.graph.tracing.calls import Calls
+from pruning_env.graph.tracing.labels import LabelSpace, along, compact, fixed, varying
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter or buffer as it enters the graph, possibly with its dimensions permuted.
+
+    Attributes:
+        name: Its name in the model's `state_dict`.
+        shape: Its shape as seen by the operator, `dims` applied.
+        dims: For each dimension as seen, the dimension of the stored tensor; -1 for one of length 1
+            that the stored tensor does not have.
+        floating: Whether it holds real numbers (index tables do not).
+        stored: Its shape in the `state_dict`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+    floating: bool
+    stored: tuple[int, ...]
+
+
+@dataclass
+class Owned:
+    """1-D labels that own one dimension of one tensor.
+
+    Attributes:
+        role: "out", "channelwise" or "in"; of several uses the first in this order.
+        labels: One per index.
+        consumes: Whether any use multiplies the tensor with the channels along this dimension.
+    """
+
+    role: str
+    labels: Tensor
+    consumes: bool
+
+
+ROLES = ("out", "channelwise", "in")
+
+
+@dataclass
+class Adapter:
+    """The labels at the two ends of a module, along `dim` of its input and output."""
+
+    dim: int
+    entry: Tensor
+    exit: Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """A view that splits channels, and that can be read in two ways.
+
+    Attributes:
+        where: The operator and its module.
+        outer: Whether the outer factor was taken for the one that shrinks, before any flip.
+        labels: The labels that it splits, each once.
+    """
+
+    where: str
+    outer: bool
+    labels: Tensor
+
+
+@dataclass
+class Trace:
+    """What interpreting a model on labels found out.
+
+    Attributes:
+        space: Labels, their merges and freezes.
+        owned: What owns each (tensor, dim), in execution order.
+        elementwise: Parameters that were used element by element, with one label per element.
+        multiplications: `(weight name, rows)` per convolution or linear call: its
+            multiply-accumulates are rows times the weight's number of elements.
+        products: `(labels, rows)` of matrix products without a weight: rows multiply-accumulates
+            per label.
+        constant_macs: Multiply-accumulates of such products that no channel changes.
+        geometry: Largest extent of the kernel and of the stride of each convolution, by weight.
+        statistics: Modules that take statistics over removable channels, or hold their number
+            without a tensor to show it.
+        islands: Parameter-free modules that run at full width, by module name.
+        batch: Batch size of the example input.
+        pinned: Parameters that may not be sliced, with the reason.
+        uncaptured: Parameters used in train mode only, where export failed, with the reason.
+        splits: Views that split a channel dimension in a way that leaves open which factor is a
+            number in the code.
+        misplaced: Labels that froze because a channel dimension was not where an operator has one;
+            a split that was read the wrong way round may be to blame.
+        numbered: Operators that were given sizes in channels, which may come from a shape (and
+            shrink with it) or from the code: where, and the labels.
+    """
+
+    space: LabelSpace = field(default_factory=LabelSpace)
+    owned: dict[tuple[str, int], Owned] = field(default_factory=dict)
+    elementwise: dict[str, Tensor] = field(default_factory=dict)
+    pinned: dict[str, str] = field(default_factory=dict)
+    multiplications: list[tuple[str, int]] = field(default_factory=list)
+    products: list[tuple[Tensor, int]] = field(default_factory=list)
+    constant_macs: int = 0
+    geometry: dict[str, tuple[int, int]] = field(default_factory=dict)
+    statistics: dict[str, Adapter] = field(default_factory=dict)
+    islands: dict[str, Adapter] = field(default_factory=dict)
+    batch: int = 1
+    uncaptured: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, Split] = field(default_factory=dict)
+    misplaced: list[Tensor] = field(default_factory=list)
+    numbered: list[tuple[str, Tensor]] = field(default_factory=list)
+
+
+ELEMENTWISE_LIMIT = 1 << 22  # labels; 32 MiB of int64, several times the largest position embedding
+
+
+class Context:
+    """What an operator rule may ask and record while one exported graph is interpreted.
+
+    Args:
+        trace: The record.
+        model: The exported module.
+        calls: The calls of its modules.
+        islands: Modules that run at full width.
+        phase: Tells the graphs of one model apart ("eval" or "train").
+        flipped: Keys of `Trace.splits` to read the other way round.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        model: nn.Module,
+        calls: Calls,
+        islands: Collection[str],
+        phase: str,
+        flipped: Collection[str],
+    ) -> None:
+        self.trace = trace
+        self.model = model
+        self.calls = calls
+        self.values: dict[Node, Any] = {}
+        self.statistics: list[tuple[str, Tensor, str]] = []
+        self._elements = [_span(labels) for labels in trace.elementwise.values()]
+        self._islands = islands
+        self._phase = phase
+        self._flipped = flipped
+        self._split: set[int] = set()
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """Shape of the (first) tensor that `node` returns."""
+        value = node.meta["val"]
+        value = value[0] if isinstance(value, (tuple, list)) else value
+        return shape_of(value)
+
+    def where(self, node: Node) -> str:
+        """The operator and the module it is called in, for messages."""
+        name = getattr(node.target, "_schema", None)
+        op = name.name.replace("aten::", "") if name is not None else str(node.target)
+        return f"{op} in {self.calls.module_of(node) or 'the model'}"
+
+    def in_island(self, node: Node) -> bool:
+        """Whether `node` is in a module that runs at full width: any rearrangement is safe."""
+        return self.calls.module_of(node) in self._islands
+
+    def fresh(self, count: int) -> Tensor:
+        """`count` new labels, 1-D."""
+        return self.trace.space.fresh(count)
+
+    def labels(self, value: Any) -> Tensor:
+        """The label tensor of a value; a parameter gets one label per element."""
+        if isinstance(value, Tensor):
+            return value
+        if not value.floating:
+            return fixed(value.shape)
+        size = math.prod(value.shape)
+        if size > ELEMENTWISE_LIMIT:
+            self.pin(value, "used element by element and too large to follow")
+            return fixed(value.shape)
+        if value.name not in self.trace.elementwise:
+            labels = self.fresh(size).reshape(value.stored)
+            self._elements.append(_span(labels))
+            self.trace.elementwise[value.name] = labels
+        seen = [d for d in value.dims if d >= 0]
+        unseen = [d for d in range(len(value.stored)) if d not in seen]  # all of length 1
+        return self.trace.elementwise[value.name].permute(seen + unseen).reshape(value.shape)
+
+    def channels_of(self, node: Node, value: Any, dim: int) -> Tensor:
+        """1-D labels of `value` along `dim`; all freeze if they change along another dimension."""
+        labels = self.labels(value)
+        dim %= labels.dim()
+        if any(d != dim for d in varying(labels)):
+            self.misplace(node, labels)
+            return fixed((labels.shape[dim],))
+        return along(labels, dim)
+
+    def misplace(self, node: Node, labels: Tensor, reason: str | None = None) -> None:
+        """Freeze labels that vary along a dimension where `node` does not expect channels."""
+        self.trace.misplaced.append(torch.unique(compact(labels)))
+        self.freeze(labels, reason or f"channels are not where {self.where(node)} expects them")
+
+    def own(self, node: Node, value: Any, dim: int, labels: Tensor, role: str) -> None:
+        """Let 1-D `labels` own dimension `dim` of a parameter; computed tensors are merged."""
+        if value is None:
+            return
+        if not isinstance(value, Param):
+            self.merge(node, self.channels_of(node, value, dim), labels)
+            return
+        if value.dims[dim] < 0:
+            self.freeze(labels, f"{value.name} has no dimension for the channels of {node.name}")
+            return
+        key = value.name, value.dims[dim]
+        if key not in self.trace.owned:
+            self.trace.owned[key] = Owned(role, labels, role == "in")
+            return
+        known = self.trace.owned[key]  # a tensor that is used twice
+        known.role = min(known.role, role, key=ROLES.index)
+        known.consumes |= role == "in"
+        self.merge(node, known.labels, labels)
+
+    def join(
+        self, node: Node, operands: Sequence[Tensor], shape: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """The labels of an element-wise combination of several tensors, of `node`'s shape.
+
+        Labels that meet are merged; what is spread over another tensor's channels has to stay.
+        """
+        shape = self.shape(node) if shape is None else shape
+        full = [t.expand(shape) for t in operands]
+        ways = [set(varying(t)) for t in full]
+        rich = [i for i, way in enumerate(ways) if way]
+        if not rich:
+            for other in full[1:]:
+                self.merge(node, compact(full[0]), compact(other))
+            return full[0]
+        # Where dimensions differ, channels of activations count for more than a parameter's values.
+        rich.sort(key=lambda i: self._is_parameter(operands[i]))
+        common = ways[rich[0]]
+        for i in rich:
+            common = common & ways[i] or common
+        rich = [i for i in rich if common <= ways[i]]
+        if any(ways[i] != common for i in rich):
+            # A parameter with a value per channel and place meets channels: its places are tied.
+            full = [
+                self.settle(node, t, min(common)) if i in rich else t for i, t in enumerate(full)
+            ]
+            common = {min(common)}
+        result = full[rich[0]]
+        index = tuple(slice(None) if d in common else 0 for d in range(len(shape)))
+        for i, labels in enumerate(full):
+            if i in rich:
+                self.merge(node, result[index], labels[index])
+                continue
+            self.freeze(operands[i], f"is spread over channels by {self.where(node)}")
+            dim = min(common) - (len(shape) - operands[i].dim())
+            if dim >= 0 and operands[i].shape[dim] > 1 and not compact(operands[i]).any():
+                # a constant of the full width, written into the code
+                self.freeze(result, f"meets values that are not channels at {self.where(node)}")
+        return result
+
+    def _is_parameter(self, labels: Tensor) -> bool:
+        """Whether these are labels of a parameter's elements."""
+        first = int(compact(labels).flatten()[0]) if labels.numel() else 0
+        return any(first in elements for elements in self._elements)
+
+    def settle(self, node: Node, labels: Tensor, keep: int) -> Tensor:
+        """Make labels vary along one dimension only, `keep`, by merging over the others."""
+        small = compact(labels)
+        first = small
+        for d in varying(labels):
+            if d != keep:
+                first = first.narrow(d, 0, 1)
+        self.merge(node, small, first)
+        self._split.update(torch.unique(first).tolist())
+        return first.expand(labels.shape)
+
+    def settle_split(self, node: Node, labels: Tensor) -> Tensor:
+        """`settle` after a view that split the channels, when nothing shows which factor shrinks.
+
+        The number in the code is mostly the smaller factor, and of equal ones the outer. The split
+        is put on record, and may be read the other way round in another attempt.
+        """
+        dims = varying(labels)
+        key = f"{self._phase}/{node.name}"
+        likely = max(dims, key=lambda d: (labels.shape[d], d))
+        split = torch.unique(compact(labels))
+        self.trace.splits[key] = Split(self.where(node), likely == dims[0], split)
+        other = dims[0] if likely != dims[0] else dims[-1]
+        return self.settle(node, labels, other if key in self._flipped else likely)
+
+    def is_split(self, labels: Tensor) -> bool:
+        """Whether a view has split these channels into groups or heads before."""
+        return not self._split.isdisjoint(torch.unique(compact(labels)).tolist())
+
+    def number(self, node: Node, labels: Tensor) -> None:
+        """Put on record that `node` was given a size in channels."""
+        self.trace.numbered.append((self.where(node), torch.unique(compact(labels))))
+
+    def merge(self, node: Node, a: Tensor, b: Tensor) -> None:
+        """Tie labels that meet at `node`."""
+        self.trace.space.merge(a, b, f"meets values that are not channels at {self.where(node)}")
+
+    def freeze(self, labels: Tensor, reason: str) -> None:
+        """Forbid the removal of labels."""
+        self.trace.space.freeze(labels, reason)
+
+    def pin(self, param: Param, reason: str) -> None:
+        """Forbid slicing a parameter, and so the removal of every channel that owns part of it."""
+        self.trace.pinned.setdefault(param.name, reason)
+
+    def multiply(self, weight: Param, rows: int) -> None:
+        """Record rows x elements of `weight` multiply-accumulates."""
+        self.trace.multiplications.append((weight.name, rows))
+
+    def take_statistics(self, node: Node, labels: Tensor, reason: str) -> None:
+        """Record that the module around `node` mixes all channels in a way that suits any number.
+
+        Once the graph has been interpreted, the labels freeze with `reason` unless that module can
+        be run on the kept channels alone.
+        """
+        self.statistics.append((self.calls.module_of(node), labels, reason))
+
+    def give_up(self, node: Node, values: Any, reason: str | None = None) -> Any:
+        """Freeze everything that reaches `node`; its results are `FIXED`."""
+        reason = reason or f"no rule for {self.where(node)}"
+        for value in flatten(values):
+            if isinstance(value, Param):
+                self.pin(value, reason)
+            elif isinstance(value, Tensor):
+                self.freeze(value, reason)
+        return fixed_like(node.meta.get("val"))
+
+
+def _span(labels: Tensor) -> range:
+    """The labels of a parameter's elements, which are handed out in a row."""
+    start = int(labels.flatten()[0]) if labels.numel() else 0
+    return range(start, start + labels.numel())
+
+
+def shape_of(value: Tensor) -> tuple[int, ...]:
+    """The shape of an exported value; a length that depends on data counts as 1."""
+    return tuple(
+        1 if isinstance(n, torch.SymInt) and not n.node.has_hint() else int(n) for n in value.shape
+    )
+
+
+def fixed_like(value: Any) -> Any:
+    """`FIXED` labels in the structure of an exported node's value."""
+    if isinstance(value, Tensor):
+        return fixed(shape_of(value))
+    if isinstance(value, (tuple, list)):
+        return [fixed_like(v) for v in value]
+    return value
+
+
+def flatten(value: Any) -> Iterator[Any]:
+    """The leaves of nested tuples, lists and dicts."""
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from flatten(item)
+    elif isinstance(value, dict):
+        yield from flatten(list(value.values()))
+    else:
+        yield value

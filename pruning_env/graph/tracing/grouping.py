@@ -1,0 +1,342 @@
+"""Turn the labels of a trace into groups of channels: who lives where, what is frozen and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from pruning_env.graph.tracing.context import Adapter as Labelled
+from pruning_env.graph.tracing.context import Trace
+from pruning_env.graph.tracing.labels import FIXED
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that live in the same tensors: one entry of the action, one row of the observation.
+
+    Attributes:
+        name: The first layer that produces the channels.
+        size: Number of channels.
+        start: Its channels are `keep[start : start + size]`.
+        layers: Modules that lose outputs or per-channel parameters with a channel.
+        consumers: Modules that lose inputs.
+        kernel: Largest spatial extent of the first producer's kernel (1 for linear layers).
+        stride: Its largest stride.
+        depth: Position of the first producer in execution order, counted over all producers.
+    """
+
+    name: str
+    size: int
+    start: int
+    layers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    kernel: int
+    stride: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One dimension of one tensor that shrinks when channels go.
+
+    Attributes:
+        tensor: Name in the model's `state_dict`.
+        dim: Dimension of that tensor.
+        role: "out" (rows or bias of the layer that produces the channels), "channelwise" (norm and
+            depthwise parameters and statistics) or "in" (columns of a layer that consumes them).
+        channels: `(tensor.shape[dim],)` int64, the channel that owns each index; -1 is never
+            removed.
+        consumes: Whether the tensor is multiplied with the channels along `dim`: true of "in", and
+            of a weight that is tied to both ends.
+    """
+
+    tensor: str
+    dim: int
+    role: str
+    channels: Indices
+    consumes: bool
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A module that code or statistics, not the shape of a tensor, tie to its channels.
+
+    Attributes:
+        module: Its name.
+        dim: Channel dimension of its input and output.
+        entry: `(C_in,)` int64, channels at its input; -1 is never removed.
+        exit: `(C_out,)` int64, channels at its output.
+    """
+
+    module: str
+    dim: int
+    entry: Indices
+    exit: Indices
+
+
+class Grouping:
+    """The groups of a trace.
+
+    Args:
+        model: The traced module.
+        trace: Its trace.
+        held: Labels to freeze besides those that the trace froze, with the reason.
+
+    Attributes:
+        groups, slots, frozen, widened, normalised: As in `ChannelGraph`.
+        products: `(channels, rows)` of matrix products without a weight: rows multiply-accumulates
+            per channel; -1 is never removed.
+    """
+
+    def __init__(
+        self, model: nn.Module, trace: Trace, held: Mapping[int, str] | None = None
+    ) -> None:
+        self._model, self._trace = model, trace
+        self._component, self._reasons = trace.space.components()
+        layout = self._layout()
+        for label, reason in (held or {}).items():
+            self._hold(self._component[label], reason)
+        producers = {key: roots for key, (role, roots) in layout.items() if role == "out"}
+        seen = np.concatenate([np.zeros(0, np.int64), *producers.values()])
+        made, first = np.unique(seen, return_index=True)
+        produced = np.zeros(int(self._component.max()) + 1, bool)
+        produced[made] = True
+        for _, roots in layout.values():
+            self._hold(roots[~produced[roots]], "no layer produces it")
+        free = produced
+        free[list(self._reasons)] = False
+        free = free[made]
+        made, first = made[free], first[free]
+
+        signature = self._signatures(layout)[made]
+        order = np.argsort(first)
+        made, signature = made[order], signature[order]
+        kinds, leader, size = np.unique(signature, return_index=True, return_counts=True)
+        self._hold(
+            made[np.isin(signature, kinds[size == 1])],
+            "coupling leaves a single channel, which has to stay",
+        )
+        rank = {
+            kind: place
+            for place, kind in enumerate(kinds[np.argsort(leader)])
+            if size[kinds == kind] > 1
+        }
+        place = np.array([rank.get(kind, -1) for kind in signature], np.int64)
+        order = np.argsort(place, kind="stable")
+        order = order[place[order] >= 0]
+        made, place = made[order], place[order]
+
+        self._channel = np.full(int(self._component.max()) + 1, -1, np.int64)
+        self._channel[made] = np.arange(len(made))
+        _, any_label = np.unique(self._component, return_index=True)
+        self._channel_labels: Indices = any_label[made].astype(np.int64)
+        self.slots = tuple(
+            Slot(tensor, dim, role, self._channel[roots], self._consumes(tensor, dim))
+            for (tensor, dim), (role, roots) in layout.items()
+            if (self._channel[roots] >= 0).any()
+        )
+        self.groups = self._groups(place)
+        self.widened = self._adapters(trace.islands)
+        self.normalised = self._adapters(trace.statistics)
+        self.frozen = self._frozen(layout)
+        self.products = [
+            (self._channel[self._component[labels.numpy()]], rows)
+            for labels, rows in trace.products
+        ]
+
+    def blame(self, faults: Mapping[int, str]) -> dict[int, str]:
+        """A label of every channel of the groups at fault, and what may hold its number in code.
+
+        Args:
+            faults: How each group fails when it is pruned on trial.
+        """
+        held: dict[int, str] = {}
+        for index, fault in faults.items():
+            group = self.groups[index]
+            here = slice(group.start, group.start + group.size)
+            operators = self._numbering(group)
+            among = f", maybe at {', '.join(operators[:3])}" if operators else ""
+            reason = f"its code depends on the number of channels{among} ({fault})"
+            held |= dict.fromkeys(self._channel_labels[here].tolist(), reason)
+        return held
+
+    def numbered(self) -> Indices:
+        """Groups whose numbers of channels were given to operators, and may be written in code."""
+        labels = [labels.numpy() for _, labels in self._trace.numbered]
+        channels = self._channel[self._component[np.concatenate([np.zeros(0, np.int64), *labels])]]
+        ends = np.array([g.start + g.size for g in self.groups], np.int64)
+        return np.unique(np.searchsorted(ends, channels[channels >= 0], side="right"))
+
+    def splits(self, groups: Iterable[int]) -> list[str]:
+        """Keys of the views that split channels of `groups`."""
+        starts = [(self.groups[g].start, self.groups[g].size) for g in groups]
+        return self._splitting([self._channel_labels[at : at + size] for at, size in starts])
+
+    def misread(self) -> list[str]:
+        """Keys of the views that split channels which operators then did not find in their place.
+
+        They may have been read the wrong way round.
+        """
+        return self._splitting([labels.numpy() for labels in self._trace.misplaced])
+
+    def _splitting(self, labels: list[Indices]) -> list[str]:
+        touched = np.zeros(int(self._component.max()) + 1, bool)
+        touched[self._component[np.concatenate([np.zeros(0, np.int64), *labels])]] = True
+        touched[self._component[FIXED]] = False
+        return [
+            key
+            for key, split in self._trace.splits.items()
+            if touched[self._component[split.labels.numpy()]].any()
+        ]
+
+    def kinds(self) -> dict[str, tuple[str, int, bool]]:
+        """A kind for each view that splits channels, the same at one place of a repeated block.
+
+        It is the module's name without numbers, the place of the view among those of that module,
+        and which factor was taken for the one that shrinks.
+        """
+        seen: dict[str, int] = {}
+        kinds = {}
+        for key, split in self._trace.splits.items():
+            seen[split.where] = seen.get(split.where, 0) + 1
+            kinds[key] = (_NUMBER.sub("", split.where), seen[split.where], split.outer)
+        return kinds
+
+    def _numbering(self, group: ChannelGroup) -> list[str]:
+        """Operators that were given the number of channels of `group`."""
+        names: dict[str, None] = {}
+        for name, labels in self._trace.numbered:
+            channels = self._channel[self._component[labels.numpy()]]
+            if ((channels >= group.start) & (channels < group.start + group.size)).any():
+                names[name] = None
+        return list(names)
+
+    def _consumes(self, tensor: str, dim: int) -> bool:
+        owned = self._trace.owned.get((tensor, dim))
+        return owned is not None and owned.consumes
+
+    def _hold(self, roots: Indices, reason: str) -> None:
+        for root in np.unique(roots).tolist():
+            self._reasons.setdefault(root, reason)
+
+    def _layout(self) -> dict[tuple[str, int], tuple[str, Indices]]:
+        """Role and component of every index of every owned (tensor, dim), in execution order."""
+        trace, component = self._trace, self._component
+        layout = {
+            key: (owned.role, component[owned.labels.numpy()]) for key, owned in trace.owned.items()
+        }
+        for name, labels in trace.elementwise.items():
+            grid = component[labels.numpy()]
+            dims = [d for d in range(grid.ndim) if (grid != grid.take([0], d)).any()]
+            if not dims:  # all of it hangs together
+                dims = [d for d in range(grid.ndim) if grid.shape[d] > 1][:1]
+            owners = [roots for (tensor, _), (_, roots) in layout.items() if tensor == name]
+            if len(dims) == 1 and not owners:
+                line = np.moveaxis(grid, dims[0], 0).reshape(grid.shape[dims[0]], -1)[:, 0]
+                layout[name, dims[0]] = ("channelwise", line)
+            elif owners or grid.size > 1 or component[FIXED] != grid.flat[0]:
+                mixed = (
+                    f"{name} is used element by element in several dimensions, or as a weight too"
+                )
+                for roots in (grid, *owners):
+                    self._hold(roots, mixed)
+        for (tensor, _), (_, roots) in layout.items():
+            if tensor in trace.pinned:
+                self._hold(roots, trace.pinned[tensor])
+        return layout
+
+    def _signatures(self, layout: dict[tuple[str, int], tuple[str, Indices]]) -> NDArray[np.uint64]:
+        """A hash per component of the places it lives in, and how often it does.
+
+        Sums of one random 64-bit number per place: equal for components with the same places, and
+        different otherwise but with probability 2^-64 per pair.
+        """
+        rng = np.random.default_rng(0)
+        total = np.zeros(int(self._component.max()) + 1, np.uint64)
+        for _, roots in layout.values():
+            number = rng.integers(1 << 63, dtype=np.uint64)
+            # Before NumPy 2 an unsigned number and one of Python's make a floating one.
+            np.add.at(total, roots, number * np.uint64(2) + np.uint64(1))
+        return total
+
+    def _groups(self, place: Indices) -> tuple[ChannelGroup, ...]:
+        _, start, size = np.unique(place, return_index=True, return_counts=True)
+        members: list[dict[str, list[str]]] = [
+            {"out": [], "channelwise": [], "in": []} for _ in start
+        ]
+        depth: dict[str, int] = {}
+        weights: dict[str, str] = {}
+        for slot in self.slots:
+            layer = _layer(slot.tensor)
+            if slot.role == "out":
+                depth.setdefault(layer, len(depth))
+                weights.setdefault(layer, slot.tensor)
+            owned = slot.channels[slot.channels >= 0]
+            for group in np.unique(np.searchsorted(start, owned, side="right") - 1).tolist():
+                members[group][slot.role].append(layer)
+                if slot.consumes and slot.role != "in":
+                    members[group]["in"].append(layer)
+        groups = []
+        for begin, count, member in zip(start.tolist(), size.tolist(), members, strict=True):
+            name = member["out"][0]
+            kernel, stride = self._trace.geometry.get(weights[name], (1, 1))
+            groups.append(
+                ChannelGroup(
+                    name=name,
+                    size=count,
+                    start=begin,
+                    layers=tuple(dict.fromkeys(member["out"] + member["channelwise"])),
+                    consumers=tuple(dict.fromkeys(member["in"])),
+                    kernel=kernel,
+                    stride=stride,
+                    depth=depth[name],
+                )
+            )
+        return tuple(groups)
+
+    def _adapters(self, ends: Mapping[str, Labelled]) -> tuple[Adapter, ...]:
+        adapters = []
+        for module, labels in ends.items():
+            entry, exit = (
+                self._channel[self._component[end.numpy()]] for end in (labels.entry, labels.exit)
+            )
+            if (entry >= 0).any() or (exit >= 0).any():
+                adapters.append(Adapter(module, labels.dim, entry, exit))
+        return tuple(adapters)
+
+    def _frozen(self, layout: dict[tuple[str, int], tuple[str, Indices]]) -> dict[str, str]:
+        """Why the outputs of a layer, or how many of them, cannot be removed."""
+        frozen: dict[str, str] = {}
+        for (tensor, _), (role, roots) in layout.items():
+            layer = _layer(tensor)
+            stay = roots[self._channel[roots] < 0]
+            if role == "out" and stay.size and layer not in frozen:
+                reason = self._reasons[int(stay[0])]
+                some = f"{stay.size} of {roots.size} channels: " if stay.size < roots.size else ""
+                frozen[layer] = some + reason
+        placed = {tensor for tensor, _ in layout}
+        for name, parameter in self._model.named_parameters():
+            if parameter.dim() > 1 and name not in placed:
+                why = self._trace.pinned.get(name) or self._trace.uncaptured.get(name)
+                if why is None and name in self._trace.elementwise:
+                    first = int(self._trace.elementwise[name].flatten()[0])
+                    why = self._reasons.get(int(self._component[first]))
+                frozen.setdefault(_layer(name), why or "not used by forward")
+        return frozen
+
+
+def _layer(tensor: str) -> str:
+    """The module that a tensor makes a layer of; the tensor itself where a module holds several."""
+    module, _, name = tensor.rpartition(".")
+    return module if module and name in _PLAIN else tensor
+
+
+_NUMBER = re.compile(r"\d+")
+_PLAIN = ("weight", "bias", "running_mean", "running_var", "original")

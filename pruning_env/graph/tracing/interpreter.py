@@ -1,0 +1,270 @@
+"""Capture a model with `torch.export` and run its graph on channel labels instead of numbers.
+
+The result is a `Trace`: which label owns which index of which tensor, what was merged or frozen and
+why. The rules for single operators live in `rules`; turning a trace into groups of channels is
+the business of `grouping`.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from pruning_env.graph.tracing.calls import CONSTANT, Call, Calls
+from pruning_env.graph.tracing.context import Adapter, Context, Param, Trace, fixed_like, flatten
+from pruning_env.graph.tracing.labels import along, compact, varying
+from pruning_env.graph.tracing.rules import apply_rule
+
+
+class Capture:
+    """A model's exported graphs: in eval mode, and in train mode where that uses more of it.
+
+    Args:
+        model: The network; its weights and modes stay as they are.
+        example_input: A tensor or a tuple of tensors that it accepts.
+
+    Raises:
+        ValueError: When `torch.export` cannot capture the model.
+    """
+
+    def __init__(self, model: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> None:
+        inputs = example_input if isinstance(example_input, tuple) else (example_input,)
+        if not inputs or not all(isinstance(value, Tensor) for value in inputs):
+            raise ValueError(
+                f"example_input must be a tensor or a tuple of tensors, got "
+                f"{type(example_input).__name__}"
+            )
+        self._model = model
+        self._batch = max(1, inputs[0].shape[0]) if inputs[0].dim() else 1
+        self._programs = {"eval": _export(model, inputs, training=False)}
+        used = _used_tensors(model, self._programs["eval"])
+        unseen = [name for name, _ in model.named_parameters() if name not in used]
+        self._uncaptured: dict[str, str] = {}
+        if unseen:
+            # Parameters that eval mode never touches (auxiliary heads): what feeds them is only
+            # known in train mode. Two images, because batch norm refuses to train on one value per
+            # channel.
+            doubled = tuple(torch.cat([v, v]) if v.dim() and v.shape[0] == 1 else v for v in inputs)
+            try:
+                self._programs["train"] = _export(model, doubled, training=True)
+            except ValueError as error:
+                self._uncaptured = {name: str(error) for name in unseen}
+
+    def trace(self, flipped: Collection[str] = ()) -> Trace:
+        """Run the graphs on labels.
+
+        Args:
+            flipped: Keys of `Trace.splits` to read the other way round.
+        """
+        trace = Trace(batch=self._batch, uncaptured=dict(self._uncaptured))
+        for phase, program in self._programs.items():
+            costs = list(trace.multiplications), list(trace.products), trace.constant_macs
+            _interpret(trace, self._model, program, phase, flipped)
+            if phase == "train":  # cost is the cost of inference
+                trace.multiplications, trace.products, trace.constant_macs = costs
+        return trace
+
+
+def _export(model: nn.Module, inputs: tuple[Tensor, ...], *, training: bool) -> ExportedProgram:
+    with _mode(model, training), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(model, inputs, strict=False)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            mode = "train" if training else "eval"
+            raise ValueError(
+                f"model: torch.export cannot capture {type(model).__name__} in {mode} mode "
+                f"({type(error).__name__}: {lines[0]}); allowed are modules whose forward does not "
+                "branch on tensor values"
+            ) from error
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Train or eval mode for a while; every module gets its own attributes back."""
+    before = [(module, dict(module.__dict__)) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, attributes in before:  # forward may have set some, to tensors without values
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Every name of every parameter and buffer -> the first name of the same tensor."""
+    first = {id(p): name for name, p in model.named_parameters()}
+    first |= {id(b): name for name, b in model.named_buffers()}
+    return {
+        name: first[id(tensor)]
+        for source in (model.named_parameters, model.named_buffers)
+        for name, tensor in source(remove_duplicate=False)
+    }
+
+
+def _tensors(model: nn.Module, program: ExportedProgram) -> Iterator[tuple[Node, str | None]]:
+    """The inputs of the graph that hold no activation, with their names if the model has them."""
+    aliases = _aliases(model)
+    specs = {getattr(s.arg, "name", None): s for s in program.graph_signature.input_specs}
+    for node in program.graph.nodes:
+        spec = specs.get(node.name) if node.op == "placeholder" else None
+        if spec is not None and spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            yield node, aliases[cast(str, spec.target)]
+        elif spec is not None and spec.kind != InputKind.USER_INPUT:
+            yield node, None
+
+
+def _used_tensors(model: nn.Module, program: ExportedProgram) -> set[str]:
+    return {name for node, name in _tensors(model, program) if name is not None and node.users}
+
+
+def _interpret(
+    trace: Trace, model: nn.Module, program: ExportedProgram, phase: str, flipped: Collection[str]
+) -> None:
+    """Run one exported graph on labels."""
+    values: dict[Node, Any] = {}
+    for node, name in _tensors(model, program):
+        node.meta[CONSTANT] = True
+        value = node.meta["val"]
+        if name is None or not isinstance(value, Tensor):
+            values[node] = fixed_like(value)
+            continue
+        shape = tuple(value.shape)
+        dims = tuple(range(len(shape)))
+        values[node] = Param(name, shape, dims, value.dtype.is_floating_point, shape)
+    graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)]
+    calls = Calls(model, (node for graph in graphs for node in graph.nodes))
+    islands = _islands(model, calls)
+    context = Context(trace, model, calls, islands, phase, flipped)
+    context.values = values
+    for value in flatten(_run(context, program.graph_module)):
+        if isinstance(value, Tensor):
+            trace.space.freeze(value, "an output of the model")
+    for path, call in islands.items():
+        if not _adapt(context, trace.islands, path, [call]):
+            for end in (*call.entries, *call.exits):
+                context.give_up(end, values[end], f"{path} works at one width only")
+    for path, labels, reason in context.statistics:
+        known = trace.statistics.get(path)
+        suits = _suits_any_width(context, path, labels)
+        if not suits or not _adapt(context, trace.statistics, path, calls.of(path)):
+            trace.space.freeze(labels, reason)
+            trace.misplaced.append(labels)
+            if known is not None:
+                trace.space.freeze(known.entry, reason)
+
+
+def _run(context: Context, graph_module: GraphModule, arguments: Sequence[Any] = ()) -> Any:
+    """Interpret a graph, or a part of one that `forward` runs under a context manager."""
+    values, given = context.values, iter(arguments)
+    for node in graph_module.graph.nodes:
+        if node.op == "placeholder":
+            if arguments:
+                values[node] = next(given)
+                node.meta[CONSTANT] = isinstance(values[node], Param)
+            elif node not in values:
+                values[node] = fixed_like(node.meta.get("val"))
+        elif node.op == "get_attr":
+            constant = getattr(graph_module, str(node.target), None)
+            values[node] = constant if isinstance(constant, GraphModule) else fixed_like(constant)
+        elif node.op == "output":
+            return map_arg(node.args[0], values.__getitem__)
+        else:
+            args = map_arg(node.args, values.__getitem__)
+            kwargs = map_arg(node.kwargs, values.__getitem__)
+            inner = [i for i, a in enumerate(args) if isinstance(a, GraphModule)]
+            if node.target is operator.getitem:
+                values[node] = args[0][args[1]]
+            elif inner and str(node.target) in _TRANSPARENT:
+                values[node] = _run(context, args[inner[0]], args[inner[0] + 1 :])
+            else:
+                values[node] = apply_rule(context, node, args, kwargs)
+    return None
+
+
+# What `torch.no_grad()` and `torch.autocast()` inside of forward are exported as.
+_TRANSPARENT = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+
+def _adapt(context: Context, adapters: dict[str, Adapter], path: str, calls: list[Call]) -> bool:
+    """Record the labels at the ends of a module; False if it has not one input and one output."""
+    for call in calls:
+        entries, exits = call.entries, call.exits
+        if len(entries) != 1 or len(exits) != 1:
+            return False
+        entry, exit = context.values[entries[0]], context.values[exits[0]]
+        if not isinstance(entry, Tensor) or not isinstance(exit, Tensor):
+            return False
+        dims = {*varying(entry), *varying(exit)}
+        dim = adapters[path].dim if path in adapters else min(dims, default=1)
+        if dims - {dim} or dim >= min(entry.dim(), exit.dim()):
+            return False
+        found = Adapter(dim, along(entry, dim), along(exit, dim))
+        known = adapters.setdefault(path, found)
+        if len(known.entry) != len(found.entry) or len(known.exit) != len(found.exit):
+            return False
+        context.merge(entries[0], known.entry, found.entry)
+        context.merge(exits[0], known.exit, found.exit)
+    return bool(calls)
+
+
+def _suits_any_width(context: Context, path: str, labels: Tensor) -> bool:
+    """Whether the module at `path` is a norm or a gate of the channels `labels` that it is given.
+
+    The masked twin of a model runs such modules at the pruned width, so they must not hide layers:
+    they have one weight at the most, and make no channels of their own that they mix.
+    """
+    if not path:
+        return False
+    parameters = context.model.get_submodule(path).parameters()
+    given = [context.values[n] for call in context.calls.of(path) for n in call.entries]
+    known = torch.cat([compact(v).flatten() for v in given if isinstance(v, Tensor)])
+    return sum(sum(n > 1 for n in p.shape) > 1 for p in parameters) <= 1 and bool(
+        torch.isin(labels, known).all()
+    )
+
+
+def _islands(model: nn.Module, calls: Calls) -> dict[str, Call]:
+    """Modules without parameters that pad their input's channels: they can run at full width.
+
+    Such a module (the shortcut "option A" of CIFAR ResNets) holds channel numbers in its code that
+    no pruner can change. Between a scatter to full width and a gather of the kept channels it works
+    as it is. It must be called once, take one 3-D to 5-D tensor and return one.
+    """
+    found = {}
+    for path in calls.paths():
+        made = calls.of(path)
+        if not path or len(made) > 1 or not any(map(_pads_channels, made[0].nodes)):
+            continue
+        module = model.get_submodule(path)
+        if next(module.children(), None) is not None or module.state_dict():
+            continue
+        entries, exits = made[0].entries, made[0].exits
+        if len(entries) == len(exits) == 1 and all(map(_is_feature_map, entries + exits)):
+            found[path] = made[0]
+    return found
+
+
+def _is_feature_map(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and 3 <= value.dim() <= 5
+
+
+def _pads_channels(node: Node) -> bool:
+    if getattr(node.target, "__name__", "").split(".")[0] not in ("pad", "constant_pad_nd"):
+        return False
+    source, amounts = cast(Node, node.args[0]), cast("list[int]", node.args[1])
+    dims = source.meta["val"].dim()
+    return any(amounts[2 * (dims - 2) : 2 * (dims - 1)])

@@ -1,0 +1,244 @@
+"""Rules for data movement: the operator itself runs on the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from pruning_env.graph.tracing.context import Context, Param
+from pruning_env.graph.tracing.labels import along, compact, restride, varying
+from pruning_env.graph.tracing.rules.registry import arguments, rule
+
+
+@rule(
+    "transpose", "permute", "t", "numpy_T", "swapaxes", "swapdims", "movedim", "adjoint", "mT", "mH"
+)
+def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(x, Param):
+        return _moved(context, node, x, args, kwargs)
+    return node.target(x, *args, **kwargs)  # type: ignore[operator]
+
+
+def _moved(context: Context, node: Node, x: Param, args: Any, kwargs: Any) -> Param | Tensor:
+    """A parameter whose dimensions were only permuted, or lost or won length 1, stays one."""
+    stored = torch.empty(x.shape, device="meta")
+    moved = node.target(stored, *args, **kwargs)  # type: ignore[operator]
+    places = {stored.stride(d): x.dims[d] for d in range(stored.dim()) if stored.shape[d] > 1}
+    lengths = {stored.stride(d): stored.shape[d] for d in range(stored.dim())}
+    ones = [x.dims[d] for d in range(stored.dim()) if stored.shape[d] == 1]
+    dims = []
+    for size, stride in zip(moved.shape, moved.stride(), strict=True):
+        if size == 1:
+            dims.append(ones.pop(0) if ones else -1)
+        elif stride in places and lengths[stride] == size:
+            dims.append(places.pop(stride))
+        else:
+            break
+    if places or len(dims) < moved.dim():
+        return node.target(context.labels(x).contiguous(), *args, **kwargs)  # type: ignore[operator]
+    return Param(x.name, tuple(moved.shape), tuple(dims), x.floating, x.stored)
+
+
+@rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze")
+def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if args and isinstance(args[0], torch.dtype):
+        return x
+    if isinstance(x, Param):
+        return _moved(context, node, x, args, kwargs)
+    shape = context.shape(node)
+    # Not the operator itself: strides of labels are not those of the activation.
+    labels = restride(x.reshape(shape))
+    before, dims = varying(x), varying(labels)
+    written = _written(node, args, kwargs)
+    if any(d in dims for d in written):
+        context.number(node, x)
+    if len(dims) < 2 or len(before) > 1:
+        return labels
+    # All slices along the other dimensions must keep the same channels, or no full grid is left.
+    open_dims = [d for d in dims if d not in written]
+    if written and len(open_dims) == 1:
+        return context.settle(node, labels, open_dims[0])
+    return context.settle_split(node, labels)
+
+
+def _written(node: Node, args: Any, kwargs: Any) -> list[int]:
+    """Dimensions of the result whose length the call states, as a number and not as -1."""
+    bound = arguments(node, [None, *args], kwargs)
+    sizes = bound.get("sizes", bound.get("shape", bound.get("size")))
+    first = bound.get("dim", 0) if "sizes" in bound else 0
+    if not isinstance(sizes, (list, tuple)):
+        return []
+    first += len(node.meta["val"].shape) - len(sizes) + 1 if first < 0 else 0
+    return [first + i for i, size in enumerate(sizes) if size != -1]
+
+
+@rule("view_as", "reshape_as")
+def _view_as(context: Context, node: Node, x: Any, other: Any) -> Tensor:
+    labels = restride(context.labels(x).reshape(context.shape(node)))
+    return context.join(node, [labels, context.labels(other)])
+
+
+@rule("squeeze")
+def _squeeze(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(x, Param):
+        return _moved(context, node, x, args, kwargs)
+    dims = arguments(node, [x, *args], kwargs).get("dim")
+    dims = range(x.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
+    for d in {d % x.dim() for d in dims} & set(varying(x)):
+        # A single channel left would vanish as a dimension, so two have to stay.
+        channels = along(x, d)
+        first = channels[channels != channels[0]][:1]
+        context.freeze(
+            torch.cat([channels[:1], first]),
+            f"{context.where(node)} would drop the dimension if a single channel were left",
+        )
+    return node.target(x, *args, **kwargs)  # type: ignore[operator]
+
+
+@rule("expand", "broadcast_to", "repeat", "tile", "repeat_interleave", "flip", "fliplr", "flipud")
+def _copies(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if any(isinstance(a, (Tensor, Param)) for a in (*args, *kwargs.values())):
+        return context.give_up(node, [x, args, kwargs])  # numbers of copies that are data
+    labels = context.labels(x)
+    moved = restride(node.target(labels, *args, **kwargs))  # type: ignore[operator]
+    if any(d in varying(moved) for d in _written(node, args, kwargs)):
+        context.number(node, labels)
+    if isinstance(x, Tensor) and len(varying(moved)) > 1:
+        moved = context.settle(node, moved, varying(moved)[-1])
+    return moved
+
+
+@rule("unfold")
+def _unfold(context: Context, node: Node, x: Any, dim: int, size: int, step: int) -> Tensor:
+    labels = context.labels(x)
+    if dim % labels.dim() in varying(labels):
+        return context.give_up(node, x, f"{context.where(node)} runs over channels")
+    return labels.unfold(dim, size, step)
+
+
+@rule("roll")
+def _roll(context: Context, node: Node, x: Any, shifts: Any, dims: Any = ()) -> Tensor:
+    labels = context.labels(x)
+    listed = [dims] if isinstance(dims, int) else list(dims)
+    if not listed or {d % labels.dim() for d in listed} & set(varying(labels)):
+        return context.give_up(node, labels, f"{context.where(node)} moves channels by number")
+    return labels
+
+
+@rule("cat", "concat", "concatenate")
+def _cat(context: Context, node: Node, tensors: Sequence[Any], dim: int = 0) -> Tensor:
+    shape = context.shape(node)
+    dim %= len(shape)
+    parts = [t for t in map(context.labels, tensors) if t.dim() == len(shape)]
+    for d in range(len(shape)):
+        if d != dim and all(t.stride(d) == 0 or t.shape[d] == 1 for t in parts):
+            parts = [t.narrow(d, 0, 1) for t in parts]
+    return _joined(context, node, restride(torch.cat(parts, dim)).expand(shape), dim)
+
+
+@rule("stack")
+def _stack(context: Context, node: Node, tensors: Sequence[Any], dim: int = 0) -> Tensor:
+    labels = restride(torch.stack([context.labels(t) for t in tensors], dim))
+    return _joined(context, node, labels, dim % labels.dim())
+
+
+def _joined(context: Context, node: Node, labels: Tensor, dim: int) -> Tensor:
+    """Tensors side by side along another dimension than their channels keep the same channels."""
+    others = [d for d in varying(labels) if d != dim]
+    return context.settle(node, labels, others[-1]) if others else labels
+
+
+@rule("split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "unsafe_chunk")
+def _split(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
+    labels = context.labels(x)
+    parts = list(node.target(labels, *args, **kwargs))  # type: ignore[operator]
+    dim = arguments(node, [x, *args], kwargs).get("dim", 0) % labels.dim()
+    _cut(context, node, labels, dim, [p.shape[dim] for p in parts])
+    return parts
+
+
+@rule("unbind")
+def _unbind(context: Context, node: Node, x: Any, dim: int = 0) -> list[Tensor]:
+    labels = context.labels(x)
+    _cut(context, node, labels, dim % labels.dim(), [1] * labels.shape[dim])
+    return list(labels.unbind(dim))
+
+
+@rule("slice", "narrow")
+def _slice(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+    labels = context.labels(x)
+    part = node.target(labels, *args, **kwargs)  # type: ignore[operator]
+    bound = arguments(node, [x, *args], kwargs)
+    dim = bound.get("dim", 0) % labels.dim()
+    size, cut = labels.shape[dim], part.shape[dim]
+    if cut == size:
+        return x  # a parameter stays one
+    if dim in varying(labels):
+        start = bound.get("start") or 0
+        start = max(0, start + size if start < 0 else start)
+        even = bound.get("step", 1) == 1 and cut and size % cut == 0 and start % cut == 0
+        _cut(context, node, labels, dim, [cut] * (size // cut) if even else [])
+    return part
+
+
+@rule("select")
+def _select(context: Context, node: Node, x: Any, dim: int, index: int) -> Any:
+    if isinstance(x, Param) and x.shape[dim] == 1:
+        return _moved(context, node, x, (dim, index), {})
+    labels = context.labels(x)
+    _cut(context, node, labels, dim % labels.dim(), [])
+    return labels.select(dim, index)
+
+
+def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int]) -> None:
+    """Equal parts must stay equal, so they keep the same places; other parts are frozen."""
+    if dim not in varying(labels) or context.in_island(node):
+        return
+    if len(set(sizes)) == 1 and sizes[0] > 1:
+        context.number(node, labels)
+        rows = context.channels_of(node, labels, dim).view(-1, sizes[0])
+        context.merge(node, rows[:1], rows)
+    else:
+        context.misplace(node, labels, f"{context.where(node)} picks channels by number")
+
+
+@rule("take_along_dim")
+def _take_along_dim(context: Context, node: Node, x: Any, index: Any, dim: int) -> Any:
+    return _gather(context, node, x, dim, index)
+
+
+@rule("index_select", "gather")
+def _gather(context: Context, node: Node, x: Any, dim: int, index: Any, *_: Any, **__: Any) -> Any:
+    """Places are picked; channels are not, or they have to stay."""
+    labels, picks = context.labels(x), context.labels(index)
+    dim %= labels.dim()
+    if dim in varying(labels) or dim in varying(picks):
+        return context.give_up(node, [x, index], f"{context.where(node)} picks channels by number")
+    shape = context.shape(node)
+    labels = labels.narrow(dim, 0, 1)
+    if picks.dim() == labels.dim():
+        rest = [d for d in range(len(shape)) if d != dim]
+        if any(labels.shape[d] != shape[d] for d in rest):
+            return context.give_up(node, [x, index])
+        return context.join(node, [labels, compact(picks)])
+    return labels.expand(shape)
+
+
+@rule("index")
+def _index(context: Context, node: Node, x: Any, indices: Sequence[Any]) -> Any:
+    """Indexing by tensors is followed where it touches no channels."""
+    labels = context.labels(x)
+    picks = [context.labels(i) for i in indices if i is not None]
+    indexed = [d for d, i in enumerate(indices) if i is not None]
+    if isinstance(x, Param) or set(indexed) & set(varying(labels)) or any(map(varying, picks)):
+        return context.give_up(
+            node, [x, indices], f"{context.where(node)} picks channels by number"
+        )
+    for d in indexed:
+        labels = labels.narrow(d, 0, 1)
+    zero = [None if i is None else torch.zeros_like(context.labels(i)) for i in indices]
+    return restride(labels[tuple(slice(None) if i is None else i for i in zero)])

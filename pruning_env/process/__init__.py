@@ -1,0 +1,6 @@
+"""The Markov decision process of pruning: states, actions, rewards, budgets, constraints.
+
+`PruningDynamics.transition(state, action)` is the only place with pruning semantics, and a state is
+a small frozen dataclass. Knows nothing of Gymnasium environments, episodes' seeds or rendering.
+Begin with `dynamics.py`.
+"""

@@ -1,0 +1,175 @@
+"""Budgets: what must become small, how far, and how it is measured.
+
+`params` and `macs` are exact and closed-form from the channel graph; `latency` is timed beside the
+dense model; any other budget is a registered black box that is shown the pruned model. All are
+ratios to the dense network. Knows nothing of rewards or episodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
+
+from pruning_env.arguments import check_choice, check_fraction, check_new_name
+from pruning_env.evaluation.latency import interleaved_latency
+from pruning_env.plugins import load_plugins
+from pruning_env.protocols import BudgetFunction
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pruning_env.graph.channel_graph import ChannelGraph
+
+F = TypeVar("F", bound=BudgetFunction)
+DEFAULT_BUDGET = {"params": 0.25}
+
+_CLOSED_FORM: dict[str, Callable[[ChannelGraph, np.ndarray], float]] = {
+    "params": lambda graph, keep: float(graph.params(keep)),
+    "macs": lambda graph, keep: float(graph.macs(keep)),
+}
+_MEASURED: dict[str, BudgetFunction] = {}
+
+LATENCY_IMAGES = 32
+"""Images in the batch that `latency` times: enough that arithmetic counts, small enough to wait."""
+
+LATENCY_ROUNDS = 15
+"""Timings whose median is taken, of the dense and of the pruned model in turns."""
+
+
+def latency(dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
+    """Time of `pruned` / time of `dense` on this machine, as it is now, for one batch.
+
+    The first `LATENCY_IMAGES` of `images` are used. Both models are timed in turns in one call, so
+    that a slower or busier machine slows both. It is a measurement even so: it is noisy, and no two
+    runs give the same number.
+    """
+    batch = images[:LATENCY_IMAGES]
+    before, after = interleaved_latency([dense, pruned], batch, rounds=LATENCY_ROUNDS)
+    return float(after / before)
+
+
+_COMPARED: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor], float]] = {"latency": latency}
+
+
+@overload
+def register_budget(name: str) -> Callable[[F], F]: ...
+
+
+@overload
+def register_budget(name: str, function: F) -> F: ...
+
+
+def register_budget(name: str, function: F | None = None) -> F | Callable[[F], F]:
+    """Let `budget={name: limit}` bound `function(pruned_model)`.
+
+    Without `function` it is a decorator, as `register_reward` and `register_importance` are.
+
+    Args:
+        name: the new key of `budget`.
+        function: takes the pruned and recovered model in eval mode, which it may not change;
+            returns a finite number, at least 0, in any unit: only its ratio to the dense model's
+            value counts. It is called once for the dense model and once per step; where the
+            constraint looks for the step that meets the budgets, a few times more. With
+            `recovery="finetune"` every model that it is shown is trained first. If it is not
+            deterministic, neither is the environment.
+
+    Returns:
+        `function`, or the decorator.
+
+    Raises:
+        ValueError: the name is taken or empty, or `function` cannot be called.
+    """
+    check_new_name("name", name, _names())
+
+    def add(measure: F) -> F:
+        if not callable(measure):
+            raise ValueError(f"function={measure!r} is not allowed; give a function of the model")
+        _MEASURED[name] = measure
+        return measure
+
+    return add if function is None else add(function)
+
+
+def budget_names() -> tuple[str, ...]:
+    """The keys that `budget=` accepts; those of plug-ins too."""
+    load_plugins()
+    return _names()
+
+
+def _names() -> tuple[str, ...]:
+    return (*_CLOSED_FORM, *_COMPARED, *_MEASURED)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One bound: at most `limit` (a ratio to the dense network, in (0, 1]) of `name`."""
+
+    name: str
+    limit: float
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the graph alone gives the amount, exactly and without building a model."""
+        return self.name in _CLOSED_FORM
+
+    @property
+    def compared(self) -> bool:
+        """Whether only a comparison with the dense model gives the ratio: `compare`."""
+        return self.name in _COMPARED
+
+    def compare(self, dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
+        """What `pruned` uses / what `dense` does, both in eval mode, on (N, ...) `images`."""
+        return _COMPARED[self.name](dense, pruned, images)
+
+    def measure(
+        self, graph: ChannelGraph, keep: np.ndarray, model: Callable[[], nn.Module]
+    ) -> float:
+        """The amount that the network `keep` (C,) uses, in the budget's own unit.
+
+        `model` builds that network; it is called only where the closed form does not do. Not for
+        budgets that are `compared`.
+        """
+        if self.closed_form:
+            return _CLOSED_FORM[self.name](graph, keep)
+        network = model()
+        try:
+            amount = float(_MEASURED[self.name](network))
+        except Exception as error:  # it is the user's, and may fail in any way
+            raise RuntimeError(
+                f"budget function {self.name!r} raised {type(error).__name__}: {error}; "
+                "it must return a finite number, at least 0"
+            ) from error
+        if not math.isfinite(amount) or amount < 0:
+            raise ValueError(
+                f"budget function {self.name!r} returned {amount!r}; "
+                "it must return a finite number, at least 0"
+            )
+        return amount
+
+    def excess(self, usage: float) -> float:
+        """How far `usage` (a ratio) is above the limit; 0 when the budget is met."""
+        return max(0.0, usage - self.limit)
+
+
+def parse_budget(budget: Mapping[str, float] | None) -> tuple[Budget, ...]:
+    """Check a `budget` argument; `None` means `DEFAULT_BUDGET`.
+
+    Raises:
+        ValueError: not a mapping, empty, an unknown key, or a limit outside (0, 1].
+    """
+    given: Any = DEFAULT_BUDGET if budget is None else budget
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(
+            f"budget={budget!r} is not allowed; give a non-empty dict of limits in (0, 1] with "
+            f"keys from: {', '.join(sorted(budget_names()))}"
+        )
+    for name in given:
+        check_choice("budget key", name, budget_names())
+    return tuple(
+        Budget(name, check_fraction(f"budget[{name!r}]", limit)) for name, limit in given.items()
+    )

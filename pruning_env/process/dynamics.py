@@ -1,0 +1,426 @@
+"""The pruning process: states, transitions, and when an episode ends.
+
+This is the only place with pruning semantics; every environment is a face of it. Which channels of
+a group go is fixed at construction (lowest importance in the dense network first), so a state is a
+function of how many channels each group keeps. Knows nothing of Gymnasium environments, seeds,
+observations or rendering.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pruning_env.arguments import check_count, check_fraction, check_positive
+from pruning_env.process.actions import split_by_turns
+from pruning_env.process.constraints import Course, make_constraint
+from pruning_env.process.rewards import Outcome, Reward, RewardFunction, accuracy_change
+from pruning_env.process.rounding import Units
+from pruning_env.process.state import PruningState, Transition
+from pruning_env.process.state_check import Recognition
+from pruning_env.process.usage import Gauge, Reading
+
+if TYPE_CHECKING:
+    from pruning_env.evaluation.evaluator import Evaluator
+    from pruning_env.graph.channel_graph import ChannelGraph
+    from pruning_env.process.actions import ActionKind
+    from pruning_env.process.budgets import Budget
+
+__all__ = ["PruningDynamics", "PruningState", "Transition"]
+
+
+class PruningDynamics:
+    """A Markov decision process over keep masks. Holds no state of an episode.
+
+    Args:
+        graph: the dense network's channels; at least one must be removable.
+        evaluator: of the same network.
+        budgets: what must become small; see `budgets.parse_budget`.
+        action: how an action is split over the groups; see actions.py.
+        channels_per_step: in (0, 1], share of the dense network's channels that a step removes;
+            rounded to the nearest whole number of units, at least 1.
+        round_to: channels in a unit: groups keep their dense width or a multiple of it; see
+            units.py.
+        reward: what a step earns, and, if it is a lazy `Reward`, that no state before an episode's
+            end is judged; see rewards.py.
+        reward_scale: factor on every reward term, finite and above 0.
+        importance: a registered importance's name. `"random"` is one fixed random ranking.
+        sensitivity_every: n: states whose step n divides carry the sensitivity of their own
+            network, the others the last one measured before them; None: no state carries any. The
+            ranking stays that of the dense network.
+        constraint: how far steps go and when an episode ends; see constraints.py.
+        max_steps: steps of an episode at most; None for no such end.
+
+    Attributes:
+        graph: the dense network's channels.
+        evaluator: judges keep masks on search-val.
+        budgets: what must become small.
+        action: the action kind.
+        scores: (C,) importance in the dense network, read-only.
+        rank: (C,) rank inside the group, 0 = most important = last to go, read-only.
+        units: the steps in which widths shrink.
+        per_step: channels that a step announces, unless action or constraint say otherwise.
+        constraint: the constraint, with its `max_steps`.
+        reward: as given.
+        reward_scale: as given.
+        sensitivity_every: as given.
+        lazy: whether the reward judges an episode's last state only.
+
+    Raises:
+        ValueError: a bad argument, or nothing can be pruned.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        evaluator: Evaluator,
+        budgets: tuple[Budget, ...],
+        action: ActionKind,
+        *,
+        channels_per_step: float = 0.05,
+        round_to: int = 1,
+        reward: RewardFunction = accuracy_change,
+        reward_scale: float = 1.0,
+        importance: str = "taylor",
+        sensitivity_every: int | None = None,
+        constraint: str = "terminate",
+        max_steps: int | None = None,
+    ) -> None:
+        if not graph.groups:
+            raise ValueError(
+                f"graph has no removable channel; frozen layers and reasons: {graph.frozen}"
+            )
+        self.constraint = make_constraint(constraint, max_steps)
+        if action.free and max_steps is None:
+            raise ValueError(
+                "max_steps=None is not allowed with an action that may remove nothing, such as "
+                "'ratio'; give an integer of at least 1"
+            )
+        if action.turns and max_steps != len(graph.groups):
+            raise ValueError(
+                f"max_steps={max_steps} is not allowed where groups take turns; give "
+                f"{len(graph.groups)}, the number of groups"
+            )
+        if action.turns and constraint == "project":
+            raise ValueError(
+                "constraint='project' is not allowed where groups take turns: its last step could "
+                "only take from the last group; give 'wall'"
+            )
+        self.graph = graph
+        self.evaluator = evaluator
+        self.budgets = budgets
+        self.action = action
+        share = check_fraction("channels_per_step", channels_per_step)
+        self.units = Units(graph.sizes, round_to)
+        self._units_per_step = max(1, round(share * graph.num_channels / round_to))
+        self.per_step = self._units_per_step * round_to
+        self.reward = reward
+        self.lazy = isinstance(reward, Reward) and reward.lazy
+        self.reward_scale = check_positive("reward_scale", reward_scale)
+        if sensitivity_every is not None:
+            sensitivity_every = check_count("sensitivity_every", sensitivity_every)
+        self.sensitivity_every = sensitivity_every
+        self._ranked_by_taylor = importance == "taylor"
+        # A fixed stream: the ranking belongs to the environment, not to an episode's seed.
+        self.scores = np.array(evaluator.scores(importance, rng=np.random.default_rng(0)))
+        self.rank = np.array(graph.rank(self.scores))
+        for array in (self.scores, self.rank):
+            array.setflags(write=False)
+        full = graph.full()
+        self._dense_params = int(graph.params(full))
+        self._dense_macs = int(graph.macs(full))
+        self.gauge = Gauge(graph, evaluator, budgets)
+        self._recognise = Recognition(
+            graph,
+            evaluator,
+            self.gauge,
+            self.units,
+            self.rank,
+            measures_sensitivity=sensitivity_every is not None,
+        )
+
+    def initial(self) -> PruningState:
+        """The dense network, judged."""
+        nothing = np.zeros(len(self.graph.groups))
+        keep = self.graph.full()
+        dense = PruningState(
+            keep=keep,
+            counts=self.graph.sizes,
+            step=0,
+            metrics=None,
+            usage=Reading(self.gauge, keep).usage,
+            params=1.0,
+            macs=1.0,
+            last_action=nothing,
+            requested=0,
+            removed=0,
+            sensitivity=None if self.sensitivity_every is None else self._dense_sensitivity,
+        )
+        return self.judge(dense)
+
+    def apply(self, state: PruningState, action: Any) -> PruningState:
+        """Prune and count, but evaluate nothing: the returned state has `metrics=None`.
+
+        What the constraint lets the action take goes, or as much as the floors leave: `requested`
+        and `removed` say how much that is. In units of `round_to`, the least important channels of
+        each group first.
+
+        Raises:
+            ValueError: a bad action; see the action kind's `parse`.
+        """
+        parsed = self.action.parse(action, state.step)
+        left, reserve = split_by_turns(self.action, state.step, self.units.left(state.counts))
+        given = self.units.given(state.counts)
+        most = int(left.sum())
+        spare = 0 if reserve is None else int(reserve.sum())
+
+        @functools.cache
+        def after(units: int, reserved: bool = False) -> tuple[np.ndarray, np.ndarray, Reading]:
+            taken = self.action.split(parsed, units, left, given)
+            if reserved and reserve is not None:
+                taken = taken + reserve
+            counts = self.units.take(state.counts, taken)
+            keep = self.graph.keep_top(self.rank, counts)
+            return counts, keep, Reading(self.gauge, keep, state.weights)
+
+        course = Course(
+            asked=self.action.asks(parsed, self._units_per_step, left),
+            later=self.later(state.step + 1, most) if reserve is None else spare,
+            left=most + spare,
+            meets=lambda units: after(units - spare, spare > 0)[2].feasible,
+        )
+        units = self.constraint.units(course, state.step + 1)
+        every = self.sensitivity_every
+        due = every is not None and (state.step + 1) % every == 0
+        # Called as in `meets`, so that what was measured there is not measured anew.
+        counts, keep, reading = after(min(units, most), False)
+        return PruningState(
+            keep=keep,
+            counts=counts,
+            step=state.step + 1,
+            metrics=None,
+            usage=reading.usage,
+            params=int(self.graph.params(keep)) / self._dense_params,
+            macs=int(self.graph.macs(keep)) / self._dense_macs,
+            last_action=parsed,
+            requested=units * self.units.round_to,
+            removed=int((state.counts - counts).sum()),
+            weights=state.weights,
+            known=(state.metrics or state.known) if self.lazy else None,
+            sensitivity=None if due else state.sensitivity,
+        )
+
+    @functools.cached_property
+    def _dense_sensitivity(self) -> np.ndarray:
+        if self._ranked_by_taylor:
+            return self.scores
+        return self.evaluator.sensitivity(self.graph.full())
+
+    def later(self, step: int, most: int) -> int:
+        """Most units that an episode's steps after the `step`-th can take, of `most` that are left.
+
+        Where groups take turns, it is what the later groups hold instead.
+        """
+        horizon = self.constraint.max_steps
+        if horizon is None:
+            return 0
+        return max(0, horizon - step) * (most if self.action.free else self._units_per_step)
+
+    def judge(self, state: PruningState) -> PruningState:
+        """The same state with its search-val metrics; one evaluation unless it has them."""
+        return self.judge_many([state])[0]
+
+    def judge_many(self, states: Sequence[PruningState]) -> list[PruningState]:
+        """The same states with their metrics; those that have none are evaluated together."""
+        judged = list(states)
+        waiting = []
+        for index, state in enumerate(states):
+            if state.metrics is not None:
+                continue
+            if state.keep.all():
+                # The dense network needs no recovery, and no evaluation of the agent's.
+                judged[index] = dataclasses.replace(state, metrics=self.evaluator.dense, known=None)
+            else:
+                waiting.append(index)
+        if waiting:
+            answers = self.evaluator.recover_many(
+                [states[index].keep for index in waiting],
+                [states[index].weights for index in waiting],
+            )
+            for index, answer in zip(waiting, answers, strict=True):
+                judged[index] = dataclasses.replace(
+                    states[index], metrics=answer.metrics, weights=answer.weights, known=None
+                )
+        return judged
+
+    def settle_many(self, states: Sequence[PruningState]) -> list[PruningState]:
+        """The same states as an episode has them: judged, or with the metrics `known` before.
+
+        States in which an episode goes on stay unjudged where the reward is lazy, and where they
+        say what is known before them. Else that is, by a lazy reward, the dense network's metrics.
+        By `sensitivity_every`, those that carry no sensitivity get that of their own network (of
+        the untrained one where recovery trains and the state stays unjudged).
+        """
+        settled = list(states)
+        waiting = []
+        for index, state in enumerate(states):
+            spared = self.lazy or state.known is not None
+            if spared and state.metrics is None and not self.terminal(state):
+                known = self.evaluator.dense if state.known is None else state.known
+                settled[index] = dataclasses.replace(state, known=known)
+            else:
+                waiting.append(index)
+        for index, state in zip(
+            waiting, self.judge_many([states[index] for index in waiting]), strict=True
+        ):
+            settled[index] = state
+        if self.sensitivity_every is None:
+            return settled
+        return [
+            state
+            if state.sensitivity is not None
+            else dataclasses.replace(
+                state, sensitivity=self.evaluator.sensitivity(state.keep, state.weights)
+            )
+            for state in settled
+        ]
+
+    def transition(self, state: PruningState, action: Any) -> Transition:
+        """One step: prune, judge, reward, cost, and whether the episode is over.
+
+        Raises:
+            ValueError: a bad action, or `state` is terminal.
+        """
+        return self._completed([(state, self._successor(state, action))])[0]
+
+    def transition_many(
+        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+    ) -> list[Transition]:
+        """One step from each state, as `transition` would make it, all new networks judged at once.
+
+        States may repeat: `transition_many([state] * n, actions)` tries n actions in one state.
+
+        Raises:
+            ValueError: a bad action or a terminal state, with its position as `slot`, or not as
+                many actions as states; nothing is judged then.
+        """
+        if len(states) != len(actions):
+            raise ValueError(
+                f"actions: {len(actions)} given for {len(states)} states; give one each"
+            )
+        steps = [
+            (state, _in_slot(slot, self._successor, state, action))
+            for slot, (state, action) in enumerate(zip(states, actions, strict=True))
+        ]
+        return self._completed(steps)
+
+    def feasible(self, state: PruningState) -> bool:
+        """Whether every budget is met."""
+        return all(u <= b.limit for u, b in zip(state.usage, self.budgets, strict=True))
+
+    def exhausted(self, state: PruningState) -> bool:
+        """Whether every group is at its floor."""
+        return not self.units.left(state.counts).any()
+
+    def terminal(self, state: PruningState) -> bool:
+        """Whether an episode that reaches `state` is over; the dense network never is."""
+        return state.step > 0 and self.constraint.over(
+            state.step, self.feasible(state), self.exhausted(state)
+        )
+
+    def excess(self, state: PruningState) -> float:
+        """How far usage is above the limits, summed over the budgets; 0 when feasible."""
+        return float(sum(b.excess(u) for u, b in zip(state.usage, self.budgets, strict=True)))
+
+    def no_reward_terms(self, state: PruningState) -> dict[str, float]:
+        """The reward's terms, all 0: what a reset reports."""
+        settled = self.settle_many([state])[0]
+        return dict.fromkeys(self.reward_terms(settled, settled, False), 0.0)
+
+    def check(self, state: Any) -> PruningState:
+        """Return `state`, judged where an episode would judge it, if this process can be in it.
+
+        Metrics that the state brings along are trusted.
+
+        Raises:
+            ValueError: it is no `PruningState`, or of another network, ranking or budget.
+        """
+        return self.settle_many([self._recognise(state)])[0]
+
+    def check_many(self, states: Sequence[Any]) -> list[PruningState]:
+        """`check` for each of the states; those to be judged are evaluated together.
+
+        Raises:
+            ValueError: as `check`, naming the state's position as `slot`; nothing is judged then.
+        """
+        return self.settle_many(
+            [_in_slot(slot, self._recognise, state) for slot, state in enumerate(states)]
+        )
+
+    def _successor(self, state: PruningState, action: Any) -> PruningState:
+        """`apply`, where an episode may go on."""
+        if self.terminal(state):
+            raise ValueError(f"state is terminal ({self._ending(state)}); it has no successor")
+        return self.apply(state, action)
+
+    def _completed(self, steps: Sequence[tuple[PruningState, PruningState]]) -> list[Transition]:
+        """Judge (state, successor) pairs together, and say what each step gave."""
+        settled = self.settle_many([state for step in steps for state in step])
+        return [self._completion(*pair) for pair in zip(settled[::2], settled[1::2], strict=True)]
+
+    def _completion(self, before: PruningState, after: PruningState) -> Transition:
+        terminated = self.terminal(after)
+        terms = self.reward_terms(before, after, terminated)
+        return Transition(
+            state=after,
+            reward=float(sum(terms.values())),
+            reward_terms=terms,
+            cost=self.constraint.cost(after.usage, self.budgets) if terminated else 0.0,
+            terminated=terminated,
+            feasible=self.feasible(after),
+        )
+
+    def reward_terms(
+        self, before: PruningState, after: PruningState, terminated: bool
+    ) -> dict[str, float]:
+        """The reward's summands by name, scaled, for a step from `before` to `after`.
+
+        Raises:
+            ValueError: the reward function does not give finite numbers.
+        """
+        outcome = Outcome(
+            before=before.latest,
+            after=after.latest,
+            dense=self.evaluator.dense,
+            state=after,
+            dense_params=self._dense_params,
+            dense_macs=self._dense_macs,
+            terminated=terminated,
+        )
+        terms = self.reward(outcome)
+        if not isinstance(terms, Mapping) or not all(map(math.isfinite, terms.values())):
+            raise ValueError(
+                f"reward function {self.reward!r} returned {terms!r}; "
+                "it must return a dict of finite floats"
+            )
+        return {name: self.reward_scale * float(value) for name, value in terms.items()}
+
+    def _ending(self, state: PruningState) -> str:
+        if self.exhausted(state):
+            return "nothing more can be removed"
+        if self.constraint.max_steps is not None and state.step >= self.constraint.max_steps:
+            return f"max_steps={self.constraint.max_steps} are over"
+        return "all budgets are met"
+
+
+def _in_slot(slot: int, function: Callable[..., PruningState], *given: Any) -> PruningState:
+    """What `function` returns; its `ValueError` says which of many states it is about."""
+    try:
+        return function(*given)
+    except ValueError as error:
+        raise ValueError(f"slot {slot}: {error}") from error

@@ -1,0 +1,152 @@
+"""A budget is a named ratio to the dense network, closed-form or measured on the pruned model."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pruning_env.process import budgets
+from pruning_env.process.budgets import Budget, parse_budget, register_budget
+from tests.helpers.small import small_dynamics, small_evaluator
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+    return small_evaluator()
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """`register_budget`, undone after the test."""
+    monkeypatch.setattr(budgets, "_MEASURED", dict(budgets._MEASURED))
+    return register_budget
+
+
+def weights_of(model):
+    return float(sum(p.numel() for p in model.parameters()))
+
+
+def no_model():
+    raise AssertionError("a closed-form budget built a model")
+
+
+def test_none_means_a_quarter_of_the_parameters():
+    assert parse_budget(None) == (Budget("params", 0.25),)
+
+
+def test_several_budgets_keep_their_order():
+    assert parse_budget({"macs": 1, "params": 0.5}) == (Budget("macs", 1.0), Budget("params", 0.5))
+
+
+@pytest.mark.parametrize("limit", [0, -0.1, 1.0001, np.nan, np.inf, -np.inf, "0.5", None, True])
+def test_a_limit_outside_0_to_1_is_refused_with_its_key(limit):
+    with pytest.raises(ValueError, match=r"budget\['params'\]=.*\(0, 1\]"):
+        parse_budget({"params": limit})
+
+
+@pytest.mark.parametrize("budget", [{}, 0.25, "params", ["params"], ("params", 0.25)])
+def test_anything_but_a_filled_dict_is_refused(budget):
+    with pytest.raises(ValueError, match=r"budget=.*macs, params"):
+        parse_budget(budget)
+
+
+@pytest.mark.parametrize("key", ["flops", "", 3, None, "Params"])
+def test_an_unknown_key_is_refused_with_the_known_ones(key):
+    with pytest.raises(ValueError, match=r"budget key=.*allowed: latency, macs, params"):
+        parse_budget({key: 0.5})
+
+
+@pytest.mark.parametrize("name", ["params", "macs"])
+def test_closed_form_budgets_equal_the_graph_and_build_no_model(evaluator, name):
+    graph = evaluator.graph
+    keep = graph.random_keep(0.5, np.random.default_rng(0))
+    amount = Budget(name, 0.5).measure(graph, keep, no_model)
+    assert amount == getattr(graph, name)(keep) < getattr(graph, name)(graph.full())
+
+
+def test_excess_is_what_is_above_the_limit_and_never_negative():
+    budget = Budget("params", 0.25)
+    assert budget.excess(0.75) == 0.5
+    assert budget.excess(0.25) == budget.excess(0.1) == 0.0
+
+
+def test_a_registered_function_of_the_pruned_model_is_a_budget(evaluator, register):
+    register("weights", weights_of)
+    dynamics = small_dynamics(evaluator, {"weights": 0.3, "params": 0.3})
+    state = dynamics.initial()
+    assert state.usage == (1.0, 1.0)
+    state = dynamics.transition(state, np.zeros(3)).state
+    assert state.usage[0] == state.usage[1] == state.params < 1
+
+
+def test_a_registered_budget_ends_the_episode_like_any_other(evaluator, register):
+    register("weights", weights_of)
+    dynamics = small_dynamics(evaluator, {"weights": 0.5})
+    state = dynamics.initial()
+    while not dynamics.terminal(state):
+        state = dynamics.transition(state, np.zeros(3)).state
+    assert dynamics.feasible(state) and state.usage[0] <= 0.5
+
+
+@pytest.mark.parametrize("amount", [np.nan, np.inf, -1.0])
+def test_a_function_that_returns_no_amount_is_named(evaluator, register, amount):
+    register("broken", lambda model: amount)
+    with pytest.raises(ValueError, match="budget function 'broken' returned"):
+        small_dynamics(evaluator, {"broken": 0.5})
+
+
+def test_a_function_that_is_zero_for_the_dense_network_has_no_ratio(evaluator, register):
+    register("zero", lambda model: 0.0)
+    with pytest.raises(ValueError, match=r"'zero' measures 0\.0 on the dense network"):
+        small_dynamics(evaluator, {"zero": 0.5})
+
+
+@pytest.mark.parametrize("name", ["params", "macs", "", None])
+def test_a_taken_or_empty_name_cannot_be_registered(name):
+    with pytest.raises(ValueError, match="name="):
+        register_budget(name, weights_of)
+
+
+def test_what_cannot_be_called_cannot_be_registered():
+    with pytest.raises(ValueError, match=r"function=0\.5"):
+        register_budget("number", 0.5)  # type: ignore[call-overload]
+
+
+def test_latency_is_a_built_in_name_that_cannot_be_taken():
+    assert parse_budget({"latency": 0.5})[0].compared
+    assert not parse_budget({"params": 0.5})[0].compared
+    with pytest.raises(ValueError, match="name='latency'"):
+        register_budget("latency", weights_of)
+
+
+class Sleeper(nn.Module):
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds, self.batches = seconds, []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        time.sleep(self.seconds)
+
+
+def test_latency_is_the_ratio_of_times_for_one_batch_of_images():
+    dense, pruned = Sleeper(0.004), Sleeper(0.001)
+    ratio = budgets.latency(dense, pruned, torch.zeros(100, 1))
+    assert 0.2 < ratio < 0.6
+    assert set(dense.batches + pruned.batches) == {budgets.LATENCY_IMAGES}
+
+
+def test_the_dense_network_has_latency_one_and_others_are_compared_with_it(evaluator, monkeypatch):
+    compared = []
+
+    def weights_ratio(dense, pruned, images):
+        compared.append(images.shape)
+        return weights_of(pruned) / weights_of(dense)
+
+    monkeypatch.setitem(budgets._COMPARED, "latency", weights_ratio)
+    dynamics = small_dynamics(evaluator, {"latency": 0.5, "params": 0.5})
+    assert dynamics.initial().usage == (1.0, 1.0) and not compared
+    state = dynamics.apply(dynamics.initial(), np.zeros(3))
+    assert state.usage[0] == state.params < 1 and compared == [(50, 1, 8, 8)]
