@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from pruning_agents.comparison.commands import add_checks_commands
 from rich.console import Console
 
 from benchmarks.agents.command import add_agents_command
@@ -23,6 +22,7 @@ from benchmarks.speed.command import add_speed_command
 from benchmarks.state.command import add_state_command
 from benchmarks.training.command import add_train_command
 from benchmarks.zoo.command import add_commands
+from pruning_agents.comparison.commands import add_checks_commands
 from pruning_env.tasks.registry import task_names
 
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
 from pruning_agents.baselines import random_search
 from pruning_agents.comparison.replay import state_of
 from pruning_agents.search.result import SearchResult
-
 from pruning_env.process.state import PruningState
 
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from pruning_agents.cli.output import write_result
-from pruning_agents.search.judge import Dense, judge, judge_dense
-from pruning_agents.search.registry import get_agent
-from pruning_agents.search.result import SearchResult
-from pruning_agents.search.rows import Provenance, ResultRow, append_row, provenance
 from rich.console import Console
 
 import pruning_env  # noqa: F401  (registers the environments)
 from benchmarks.plots import plot_comparison
 from benchmarks.tables import comparison_table, to_markdown, to_rich
+from pruning_agents.cli.output import write_result
+from pruning_agents.search.judge import Dense, judge, judge_dense
+from pruning_agents.search.registry import get_agent
+from pruning_agents.search.result import SearchResult
+from pruning_agents.search.rows import Provenance, ResultRow, append_row, provenance
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.files import atomic_write
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
-from pruning_agents.search.rows import ResultRow
 
+from pruning_agents.search.rows import ResultRow
 from pruning_env.files import atomic_path
 
 #: Okabe and Ito's palette, told apart with every common colour blindness; black is for dense.

@@ -24,10 +24,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pruning_agents.search.rows import Provenance, provenance
 from rich.console import Console
 
 import pruning_env  # noqa: F401  (registers the environments)
+from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.files import append_line, atomic_write
 
 #: What is soaked.

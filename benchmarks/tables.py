@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import rich.table
+
 from pruning_agents.search.rows import ResultRow
 
 

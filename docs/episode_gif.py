@@ -15,9 +15,9 @@ import numpy as np
 from gymnasium.wrappers import RenderCollection
 from numpy.typing import NDArray
 from PIL import Image
-from pruning_agents import RLPruner
 
 import pruning_env  # noqa: F401  (registers the environments)
+from pruning_agents import RLPruner
 
 _DEFAULT = Path(__file__).parent / "pictures" / "episode.gif"
 _COLOURS = 24  # of the palette; bars, lines and grey text need no more

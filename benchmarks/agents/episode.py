@@ -17,7 +17,6 @@ from typing import Any
 from pruning_agents.comparison.cells import core, make_env, play
 from pruning_agents.search.import_path import resolve_agent
 from pruning_agents.search.rows import Provenance, parsed_rows, provenance
-
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation.importance.scores import group_sensitivity
 from pruning_env.process.dynamics import PruningState

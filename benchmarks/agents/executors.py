@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
 from pruning_agents.comparison.cells import Cell, run_cell
 from pruning_agents.comparison.rows import AgentRow
 from pruning_agents.search.rows import provenance

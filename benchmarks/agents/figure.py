@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
+
+from benchmarks.plots import COLOURS, STYLES, save_figure
 from pruning_agents.comparison.questions import Question, drawable
 from pruning_agents.comparison.rows import AgentRow
 from pruning_agents.comparison.statistics import Interval, bootstrap
-
-from benchmarks.plots import COLOURS, STYLES, save_figure
 
 #: Beyond the colours, agents are told apart by marker; grey is for those that no seed changes.
 _MARKERS = "osDv^P*X<>hp"

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pruning_agents.comparison.rows import read_rows
 from rich.console import Console
 
 from benchmarks.agents.command import add_environment_arguments, environment_settings, positive
 from benchmarks.agents.episode import Episode, play_episode, read_episodes
 from benchmarks.agents.episode_figure import plot_sensitivity, plot_sparsity
 from benchmarks.agents.results import write_results
+from pruning_agents.comparison.rows import read_rows
 from pruning_env.files import atomic_write
 
 

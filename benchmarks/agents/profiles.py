@@ -12,9 +12,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pruning_agents.comparison.questions import Question, drawable
-from pruning_agents.comparison.rows import AgentRow
-from pruning_agents.comparison.statistics import bootstrap, performance_profile
 
 from benchmarks.agents.figure import (
     FAR_FROM_ZERO,
@@ -25,6 +22,9 @@ from benchmarks.agents.figure import (
     wrap,
 )
 from benchmarks.plots import save_figure
+from pruning_agents.comparison.questions import Question, drawable
+from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.comparison.statistics import bootstrap, performance_profile
 
 _RESAMPLES = 1000
 _THRESHOLDS = 160

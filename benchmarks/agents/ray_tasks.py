@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+
 from pruning_agents.comparison.cells import Cell, run_cell
 from pruning_agents.comparison.rows import AgentRow
 from pruning_agents.search.rows import Provenance, provenance

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pruning_agents.comparison.rows import AgentRow
-from pruning_agents.comparison.table import to_markdown
-
 from benchmarks.agents.figure import plot_agents
 from benchmarks.agents.profiles import plot_profiles
 from benchmarks.agents.tradeoff import plot_tradeoff
+from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.comparison.table import to_markdown
 from pruning_env.files import atomic_write
 
 

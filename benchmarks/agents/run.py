@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pruning_agents.comparison.cells import TABULAR, Cell, make_env
-from pruning_agents.comparison.rows import AgentRow, read_rows
-from pruning_agents.search.import_path import resolve_agent
-from pruning_agents.search.registry import agent_names
-from pruning_agents.search.rows import append_row
 from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.agents.executors import Executor, LocalPool
 from benchmarks.agents.results import write_results
+from pruning_agents.comparison.cells import TABULAR, Cell, make_env
+from pruning_agents.comparison.rows import AgentRow, read_rows
+from pruning_agents.search.import_path import resolve_agent
+from pruning_agents.search.registry import agent_names
+from pruning_agents.search.rows import append_row
 
 
 @dataclass(frozen=True)

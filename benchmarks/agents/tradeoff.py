@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
-from pruning_agents.comparison.rows import AgentRow, settings_text
 
 from benchmarks.agents.figure import agent_looks, legend_below
 from benchmarks.plots import save_figure
+from pruning_agents.comparison.rows import AgentRow, settings_text
 
 _COSTS = {"macs_ratio": "MACs / dense (%)", "params_ratio": "parameters / dense (%)"}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pruning_agents.search.rows import append_row, provenance
 from rich.console import Console
 from tqdm import tqdm
 
@@ -17,6 +16,7 @@ from benchmarks.constrained.figure import plot_constrained
 from benchmarks.constrained.rows import FIXED, LAGRANGIAN, ConstrainedRow, read_rows, run_key
 from benchmarks.constrained.table import to_markdown
 from benchmarks.constrained.training import Run
+from pruning_agents.search.rows import append_row, provenance
 from pruning_env.files import atomic_write
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pruning_agents.comparison.statistics import bootstrap
 
 from benchmarks.constrained.findings import Findings, findings, wilson
 from benchmarks.constrained.rows import FIXED, ConstrainedRow
+from pruning_agents.comparison.statistics import bootstrap
 
 #: Share of the seeds that have to keep a limit.
 _ASKED = 0.9

@@ -14,13 +14,13 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from pruning_agents import PPOLagrangian
-from pruning_agents.search.rows import Provenance
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.constrained.rows import FIXED, LAGRANGIAN, ConstrainedRow, Outcome, Rollout
+from pruning_agents import PPOLagrangian
+from pruning_agents.search.rows import Provenance
 from pruning_env.tabular.env import CNNPruneTabularEnv
 
 #: Episodes that the final policy is judged by: the mean cost is then known to about half a per

@@ -15,9 +15,6 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from pruning_agents.search.judge import judge_dense
-from pruning_agents.search.registry import get_agent
-from pruning_agents.search.rows import Provenance
 from safetensors.torch import save
 from torch import nn
 
@@ -27,6 +24,9 @@ from benchmarks.reproduce.recover import filters_cut, recover, round_to_half
 from benchmarks.reproduce.rows import Pruned, ReproduceRow
 from benchmarks.smoke import SMOKE_PREFIX, smoke_task
 from benchmarks.training.command import weights_path
+from pruning_agents.search.judge import judge_dense
+from pruning_agents.search.registry import get_agent
+from pruning_agents.search.rows import Provenance
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation.metrics import Metrics, measure
 from pruning_env.evaluation.weights import Weights

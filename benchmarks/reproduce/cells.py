@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pruning_agents.search.registry import get_agent
-
 from benchmarks.reproduce.published import AMC, CONSTRAINED_RL, RL_PRUNER, Published
 from benchmarks.smoke import SMOKE_PREFIX, smoke_task
+from pruning_agents.search.registry import get_agent
 
 __all__ = ["TABLES", "Cell", "Recovery", "plan", "smoke_cells"]
 

@@ -8,9 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from pruning_agents.search.rows import Provenance, keyed_rows
-
 from benchmarks.reproduce.cells import Cell, Recovery
+from pruning_agents.search.rows import Provenance, keyed_rows
 
 __all__ = ["Pruned", "ReproduceRow", "read_rows"]
 

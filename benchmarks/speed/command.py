@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pruning_agents.search.rows import provenance
 from rich.console import Console
 
 from benchmarks.speed.questions import jobs
@@ -22,6 +21,7 @@ from benchmarks.speed.rows import (
 )
 from benchmarks.speed.settings import SpeedSettings
 from benchmarks.zoo.peer import peer_version
+from pruning_agents.search.rows import provenance
 from pruning_env.files import atomic_write
 
 

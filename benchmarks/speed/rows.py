@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruning_agents.search.rows import Provenance
-
 from pruning_env.files import atomic_write
 
 #: The questions, in the order of the report.

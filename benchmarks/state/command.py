@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pruning_agents.search.rows import Provenance, provenance
 from rich.console import Console
 
 from benchmarks.state.policies import Answer, Judge, bound, constant, schedule, state_dependent
 from benchmarks.state.rows import StateRow, to_markdown
 from benchmarks.state.world import Case, World
+from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.files import atomic_write
 
 LIMIT = 0.25

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pruning_agents.search.rows import Provenance, provenance
 from rich.console import Console
 from safetensors.torch import save
 from torch import nn
@@ -20,6 +19,7 @@ from benchmarks.smoke import smoke_task
 from benchmarks.training.loop import Checkpoints, judge, train_base
 from benchmarks.training.parallel import processes
 from benchmarks.training.recipes import BaseRecipe, recipe_for
+from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.files import atomic_write
 from pruning_env.tasks.registry import get_task
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pruning_agents.search.rows import Provenance, keyed_rows
-
 from pruning_env.files import atomic_write
 
 #: Largest relative error of a pruned model against its masked twin, by precision; float32 rounding

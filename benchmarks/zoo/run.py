@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from pruning_agents.search.rows import Provenance, provenance
 from rich.console import Console
 
 from benchmarks.zoo.catalogue import FAMILIES, ZooModel, zoo_models
@@ -29,6 +28,7 @@ from benchmarks.zoo.rows import (
 )
 from benchmarks.zoo.table import summary, to_markdown
 from benchmarks.zoo.worker import OURS, PEER, Job, work
+from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.files import atomic_write
 
 #: Distributions, besides those of every row, that a row of the zoo depends on.

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pruning_agents.search.rows import Provenance, provenance
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from benchmarks.zoo.catalogue import example_input, zoo_models
 from benchmarks.zoo.peer import peer_pruner, peer_version
 from benchmarks.zoo.rows import Timing
 from benchmarks.zoo.timing import interleaved
+from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.files import atomic_write
 from pruning_env.graph.channel_graph import ChannelGraph
 

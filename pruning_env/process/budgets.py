@@ -10,20 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import numpy as np
 
 from pruning_env.arguments import check_choice, check_fraction, check_new_name
 from pruning_env.evaluation.latency import interleaved_latency
 from pruning_env.plugins import load_plugins
-from pruning_env.protocols import BudgetFunction
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from pruning_env.graph.channel_graph import ChannelGraph
+
+
+class BudgetFunction(Protocol):
+    """How much of something a network uses; see `register_budget`."""
+
+    def __call__(self, model: nn.Module, /) -> float:
+        """A finite amount, at least 0, in any unit; `model` is in eval mode and stays as it is."""
+        ...
+
 
 F = TypeVar("F", bound=BudgetFunction)
 DEFAULT_BUDGET = {"params": 0.25}

@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pruning_env.arguments import check_choice, check_new_name
 from pruning_env.plugins import load_plugins
-from pruning_env.protocols import RewardFunction
 
 if TYPE_CHECKING:
-    from pruning_env.evaluation.evaluator import Metrics
-    from pruning_env.process.dynamics import PruningState
+    from pruning_env.evaluation.metrics import Metrics
+    from pruning_env.process.state import PruningState
 
 # Published settings of RL-Pruner (arXiv 2411.06463): 0.25 in both its FLOPs- and its
 # parameter-based reward.
@@ -49,6 +48,14 @@ class Outcome:
     dense_params: int
     dense_macs: int
     terminated: bool
+
+
+class RewardFunction(Protocol):
+    """What a step earns; see `register_reward`."""
+
+    def __call__(self, outcome: Outcome, /) -> Mapping[str, float]:
+        """Summands by name: finite, and the same names whatever happened."""
+        ...
 
 
 F = TypeVar("F", bound=RewardFunction)

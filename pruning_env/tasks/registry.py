@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from pruning_env.plugins import load_plugins
-from pruning_env.protocols import BuildNetwork, LoadData, LoadWeights
 from pruning_env.tasks import data, models
 from pruning_env.tasks.image_folders import load_imagefolder
 from pruning_env.tasks.models import CifarResNet, CifarVGG, LeNet5, load_state_file
@@ -27,6 +27,30 @@ __all__ = ["Task", "get_task", "imagefolder_task", "register_task", "task_names"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 WEIGHTS_FOLDER = Path(__file__).parent / "models" / "weights"
+
+
+class BuildNetwork(Protocol):
+    """`Task.build`."""
+
+    def __call__(self) -> nn.Module:
+        """The network of a task, untrained."""
+        ...
+
+
+class LoadData(Protocol):
+    """`Task.load_data`."""
+
+    def __call__(self, data_root: str | None, /) -> data.Splits:
+        """The images of a task; a root of None means the default, see `data.data_root`."""
+        ...
+
+
+class LoadWeights(Protocol):
+    """`Task.load_weights`."""
+
+    def __call__(self, module: nn.Module, weights: str | None, data_root: str | None, /) -> None:
+        """Fill the network from the file `weights`; None means the task's own weights."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
+
+from benchmarks.__main__ import main
+from benchmarks.agents.figure import LINEAR, plot_agents, tick_regrets
+from benchmarks.agents.run import AgentsSettings, plan, run_agents
 from pruning_agents.baselines import random_search
 from pruning_agents.comparison.cells import Cell, final_policy, make_env, run_cell
 from pruning_agents.comparison.questions import questions
@@ -26,11 +31,6 @@ from pruning_agents.comparison.table import FEWEST_PAIRS, to_markdown, verdict
 from pruning_agents.search.import_path import resolve_agent
 from pruning_agents.search.registry import get_agent
 from pruning_agents.search.rows import Provenance, append_row
-from rich.console import Console
-
-from benchmarks.__main__ import main
-from benchmarks.agents.figure import LINEAR, plot_agents, tick_regrets
-from benchmarks.agents.run import AgentsSettings, plan, run_agents
 from tests.helpers.paths import ROOT
 
 HERE = "tests.benchmarks.test_agents_command"

@@ -8,7 +8,6 @@ import json
 
 import numpy as np
 import pytest
-from pruning_agents.search.rows import Provenance
 from rich.console import Console
 
 from benchmarks.__main__ import main
@@ -24,6 +23,7 @@ from benchmarks.constrained.rows import (
 )
 from benchmarks.constrained.table import to_markdown
 from benchmarks.constrained.training import ENVIRONMENT, Priced, Run
+from pruning_agents.search.rows import Provenance
 from pruning_env.tabular.env import CNNPruneTabularEnv
 
 ORIGIN = Provenance("python -m benchmarks constrained", "now", {"python": "3"}, "a machine", None)

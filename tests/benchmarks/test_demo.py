@@ -5,13 +5,13 @@ import io
 
 import numpy as np
 import pytest
-from pruning_agents.search.rows import read_rows
 from rich.console import Console
 
 from benchmarks.__main__ import main
 from benchmarks.demo import METHODS, DemoSettings, run_demo
 from benchmarks.plots import incumbent_at, plot_comparison
 from benchmarks.tables import comparison_table, to_markdown
+from pruning_agents.search.rows import read_rows
 from pruning_env.tasks.storage import load_pruned
 
 EVALUATIONS = 15

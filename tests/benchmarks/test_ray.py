@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pruning_agents.comparison.cells import run_cell
-from pruning_agents.comparison.rows import AgentRow, read_rows
-from pruning_agents.search.rows import Provenance, append_row
 from rich.console import Console
 
 from benchmarks.__main__ import main
 from benchmarks.agents.ray_tasks import RayTasks
 from benchmarks.agents.run import AgentsSettings, plan, run_agents
+from pruning_agents.comparison.cells import run_cell
+from pruning_agents.comparison.rows import AgentRow, read_rows
+from pruning_agents.search.rows import Provenance, append_row
 from tests.helpers.dying_agents import DEATHS
 from tests.helpers.paths import ROOT
 

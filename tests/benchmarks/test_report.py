@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from pruning_agents.comparison.cells import Cell, make_env, run_cell
-from pruning_agents.comparison.rows import AgentRow
-from pruning_agents.search.rows import Provenance, append_row
 
 from benchmarks.__main__ import main
 from benchmarks.agents.episode import Episode, Moment, play_episode, read_episodes
@@ -21,6 +18,9 @@ from benchmarks.agents.episode_figure import plot_sensitivity, plot_sparsity
 from benchmarks.agents.tradeoff import pareto_front
 from benchmarks.report.command import RESULTS, report_of_results, report_of_rows
 from benchmarks.report.page import Page, requests_of, to_html
+from pruning_agents.comparison.cells import Cell, make_env, run_cell
+from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.search.rows import Provenance, append_row
 
 ORIGIN = Provenance("python -m benchmarks episode", "now", {"python": "3"}, "a machine", None)
 SETTINGS: dict[str, Any] = {"budget": {"params": 0.6}, "val_images": 40, "channels_per_step": 0.1}

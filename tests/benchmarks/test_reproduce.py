@@ -9,7 +9,6 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from pruning_agents.search.rows import provenance
 from rich.console import Console
 
 from benchmarks.__main__ import main
@@ -22,6 +21,7 @@ from benchmarks.reproduce.rows import ReproduceRow, read_rows
 from benchmarks.reproduce.run import RunSettings, run_cells
 from benchmarks.reproduce.table import to_markdown
 from benchmarks.training.recipes import BaseRecipe
+from pruning_agents.search.rows import provenance
 from pruning_env.evaluation.metrics import Metrics
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tasks.data import load_digits8

@@ -10,11 +10,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from pruning_agents.search.rows import Provenance
 
 from benchmarks import soak
 from benchmarks.__main__ import main
 from benchmarks.soak import BOUND_MIB, SoakRow, digest_of, slope_of, to_markdown
+from pruning_agents.search.rows import Provenance
 
 ORIGIN = Provenance("python -m benchmarks soak", "now", {"python": "3"}, "a machine", None)
 

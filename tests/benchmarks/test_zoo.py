@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from pruning_agents.search.rows import Provenance
 from rich.console import Console
 from torch import nn
 
@@ -28,6 +27,7 @@ from benchmarks.zoo.surgery import SurgerySettings, run_surgery, slicer
 from benchmarks.zoo.table import summary, to_markdown
 from benchmarks.zoo.timing import interleaved
 from benchmarks.zoo.worker import difference, trains_a_step
+from pruning_agents.search.rows import Provenance
 from pruning_env.graph.channel_graph import ChannelGraph
 from tests.helpers.paths import ROOT
 from tests.helpers.small import SmallNet

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from pruning_agents.search.registry import StopAtEvaluations
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+from pruning_agents.search.registry import StopAtEvaluations
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.envs.cnn_prune_vector import CNNPruneVectorEnv
 from pruning_env.envs.sb3 import CNNPruneVecEnv

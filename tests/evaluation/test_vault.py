@@ -13,10 +13,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+
 from pruning_agents.search.judge import judge_dense
 from pruning_agents.search.registry import get_agent
 from pruning_agents.search.training import begin, train
-
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation.ledger import Ledger, Meter
 from pruning_env.evaluation.vault import Vault

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from pruning_agents.cli.main import main
 from pruning_agents.comparison.rows import AgentRow, Anchors
 from pruning_agents.search.checkpoints import Identity, load_checkpoint
 from pruning_agents.search.rows import Provenance, ResultRow
 from pruning_agents.stock.settings import read_settings
-
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tabular.table import load_table
 from pruning_env.tasks.data import load_cifar10, load_mnist, load_npz

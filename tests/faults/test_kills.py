@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from benchmarks.__main__ import main as benchmarks
 from pruning_agents.cli.main import main
 from pruning_agents.comparison.rows import AgentRow, read_rows
 from pruning_agents.search.rows import ResultRow
-
-from benchmarks.__main__ import main as benchmarks
 from pruning_env.tasks.storage import load_pruned
 
 KILLS = {"train": 40, "prune": 40, "benchmarks": 20}

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pruning_agents.cli.main import main
 from torch import Tensor, nn
 
+from pruning_agents.cli.main import main
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.graph.explain import abbreviate, layer_order
 from pruning_env.graph.picture import draw

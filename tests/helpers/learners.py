@@ -6,11 +6,11 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from pruning_agents.search.registry import agent_names, get_agent
-from pruning_agents.search.training import Learner
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import pruning_env  # noqa: F401
+from pruning_agents.search.registry import agent_names, get_agent
+from pruning_agents.search.training import Learner
 
 LEARNERS = tuple(name for name in agent_names() if get_agent(name).learner is not None)
 

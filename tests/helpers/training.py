@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pruning_agents import PPOLagrangian
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from pruning_agents import PPOLagrangian
 from tests.helpers.cmdps import Episode, LayersEnv, QuadraticEnv, ScriptedEnv
 
 SMALL: dict[str, Any] = {

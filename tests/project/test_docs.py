@@ -17,14 +17,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import pruning_agents.search.registry
 import pytest
-from pruning_agents.cli.main import _parser
-from pruning_agents.cli.plugins import extra_commands
 
+import pruning_agents.search.registry
 from benchmarks.__main__ import main as benchmarks
 from docs.generated import filled
 from docs.pictures import draw_block
+from pruning_agents.cli.main import _parser
+from pruning_agents.cli.plugins import extra_commands
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.envs.sb3 import CNNPruneVecEnv
 from pruning_env.evaluation.importance import scores as importance

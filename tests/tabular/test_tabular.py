@@ -15,10 +15,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode
-from pruning_agents import RLPruner
-from pruning_agents.baselines import random_search, uniform
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+from pruning_agents import RLPruner
+from pruning_agents.baselines import random_search, uniform
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.dynamics import PruningDynamics

@@ -11,15 +11,15 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import SyncVectorEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.vec_env import DummyVecEnv
+
 from pruning_agents.stock.groupwise import (
     GroupEncoder,
     GroupwiseActorCriticPolicy,
     GroupwiseExtractor,
 )
-from stable_baselines3 import PPO
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
-from stable_baselines3.common.vec_env import DummyVecEnv
-
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.tasks import registry as tasks
 from pruning_env.tasks.registry import Task

@@ -258,7 +258,10 @@ class PPOLagrangian(PPO):
         if reset_num_timesteps:
             self.history = []
             self.ep_cost_buffer.clear()
-        callbacks: list[BaseCallback] = [CostCollector(), *_as_list(callback)]
+        collector = CostCollector(
+            self.cost_critic, self.rollout_buffer, self.cost_limit, self.note_costs
+        )
+        callbacks: list[BaseCallback] = [collector, *_as_list(callback)]
         return super()._setup_learn(
             total_timesteps, callbacks, reset_num_timesteps, tb_log_name, progress_bar
         )

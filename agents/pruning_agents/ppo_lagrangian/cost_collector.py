@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 
-if TYPE_CHECKING:
-    from pruning_agents.ppo_lagrangian.algorithm import PPOLagrangian
+from pruning_agents.ppo_lagrangian.cost_buffer import CostRolloutBuffer
+from pruning_agents.ppo_lagrangian.cost_critic import CostCritic
 
 COST_KEY = "cost"
 
@@ -76,24 +76,44 @@ class EpisodeSums:
         return np.array(finished).reshape(-1, 2)
 
 
-class CostCollector(BaseCallback):
-    """Fills the cost side of an agent's rollout buffer, step by step."""
+class NoteCosts(Protocol):
+    """Where the raw costs of a step go."""
 
-    model: PPOLagrangian
+    def __call__(
+        self, costs: NDArray[Any], rewards: NDArray[Any], ends: NDArray[np.bool_], /
+    ) -> None:
+        """Costs, rewards and whether the episode ended, (N,) each."""
+
+
+class CostCollector(BaseCallback):
+    """Fills the cost side of an agent's rollout buffer, step by step.
+
+    Args:
+        critic: estimates the costs to come.
+        buffer: the agent's, which has the rewards' side already.
+        limit: the unit in which the buffer holds costs.
+        note: is told the raw costs.
+    """
+
+    def __init__(
+        self, critic: CostCritic, buffer: CostRolloutBuffer, limit: float, note: NoteCosts
+    ) -> None:
+        super().__init__()
+        self._critic, self._buffer, self._limit, self._note = critic, buffer, limit, note
 
     def _on_step(self) -> bool:
-        agent, infos, ends = self.model, self.locals["infos"], self.locals["dones"]
+        infos, ends = self.locals["infos"], self.locals["dones"]
         costs = read_costs(infos)
-        agent.note_costs(costs, self._raw_rewards(), ends)
+        self._note(costs, self._raw_rewards(), ends)
         end_values = np.zeros(len(infos), np.float32)
         for index in np.flatnonzero(ends):
             # SB3's own condition for bootstrapping the rewards.
             if infos[index].get("TimeLimit.truncated", False):
-                state, _ = agent.policy.obs_to_tensor(infos[index]["terminal_observation"])
-                end_values[index] = agent.cost_critic.values(state)[0]
-        values = agent.cost_critic.values(self.locals["obs_tensor"])
+                state, _ = self.model.policy.obs_to_tensor(infos[index]["terminal_observation"])
+                end_values[index] = self._critic.values(state)[0]
+        values = self._critic.values(self.locals["obs_tensor"])
         # In units of the limit, so that a task in other units trains the same agent.
-        agent.rollout_buffer.add_cost(costs / agent.cost_limit, values, ends, end_values)
+        self._buffer.add_cost(costs / self._limit, values, ends, end_values)
         return True
 
     def _raw_rewards(self) -> NDArray[Any]:
@@ -101,9 +121,9 @@ class CostCollector(BaseCallback):
         return self.locals["rewards"] if normalizer is None else normalizer.get_original_reward()
 
     def _on_rollout_start(self) -> None:
-        self.model.cost_critic.set_training_mode(False)
+        self._critic.set_training_mode(False)
 
     def _on_rollout_end(self) -> None:
         last = obs_as_tensor(self.locals["new_obs"], self.model.device)
-        values = self.model.cost_critic.values(last)
-        self.model.rollout_buffer.compute_cost_returns_and_advantage(values)
+        values = self._critic.values(last)
+        self._buffer.compute_cost_returns_and_advantage(values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from pruning_env.arguments import check_choice, check_new_name
 from pruning_env.evaluation.importance.gate_gradients import channel_sums, gate_gradients, rows_of
 from pruning_env.graph.channel_graph import ChannelGraph, Slot
 from pruning_env.plugins import load_plugins
-from pruning_env.protocols import ImportanceFunction
 
 __all__ = [
     "TAYLOR_BATCH",
@@ -61,6 +60,14 @@ class Evidence:
     images: torch.Tensor | None
     labels: torch.Tensor | None
     rng: np.random.Generator | None
+
+
+class ImportanceFunction(Protocol):
+    """How much each channel matters; see `register_importance`."""
+
+    def __call__(self, evidence: Evidence, /) -> NDArray[np.float64]:
+        """(C,) finite scores, one per channel of `evidence.graph`; the lowest go first."""
+        ...
 
 
 KindT = TypeVar("KindT", bound=ImportanceFunction)

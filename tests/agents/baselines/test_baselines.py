@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from pruning_agents import agent_names, get_agent, random_search, register_agent, uniform
 from pruning_agents.baselines import (
     beam_search,
@@ -16,7 +17,6 @@ from pruning_agents.search.budgeted_search import Spending
 from pruning_agents.search.registry import AgentEntry
 from pruning_agents.search.rollout import finish
 from pruning_agents.stock.sb3_agents import stock_agents
-
 from tests.helpers.known_optimum import FREE_GROUP, KnownOptimumEnv, trace_chain
 
 # Their policies may settle on prunings that were seen before; test_training.py has their own.

@@ -5,10 +5,10 @@ import runpy
 import sys
 
 import pytest
+
 from pruning_agents import RLPruner, agent_names
 from pruning_agents.cli.main import main
 from pruning_agents.search.rows import ResultRow
-
 from pruning_env.tasks.registry import task_names
 from pruning_env.tasks.storage import load_pruned, read_recipe
 
@@ -204,6 +204,6 @@ def test_no_command_is_refused(capsys):
 def test_python_m_agents_is_the_same_program(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cnnprune", "agents"])
     with pytest.raises(SystemExit) as stopped:
-        runpy.run_module("agents", run_name="__main__")
+        runpy.run_module("pruning_agents", run_name="__main__")
     assert stopped.value.code == 0
     assert "rl-pruner" in capsys.readouterr().out

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from pruning_agents.cli.main import main
 from pruning_agents.cli.profile import profile
-
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 
 

@@ -9,10 +9,10 @@ import time
 
 import gymnasium as gym
 import pytest
+
 from pruning_agents import RLPruner
 from pruning_agents.cli.main import main
 from pruning_agents.search.rows import ResultRow
-
 from pruning_env.tasks.storage import load_pruned
 from tests.helpers.learners import LEARNERS, learner_of, same_parameters
 from tests.helpers.paths import ROOT
@@ -85,7 +85,7 @@ def whole(tmp_path_factory):
 
 def killed_run(out):
     """Start the same run in a process of its own, and kill it after its first checkpoint."""
-    command = [sys.executable, "-m", "agents", "train", "--agent", "ppo", "--out", str(out)]
+    command = [sys.executable, "-m", "pruning_agents", "train", "--agent", "ppo", "--out", str(out)]
     process = subprocess.Popen([*command, *LONG], cwd=ROOT)
     try:
         deadline = time.monotonic() + 120

@@ -9,6 +9,7 @@ import functools
 from typing import Any
 
 import pytest
+
 from pruning_agents.comparison.cells import Cell, run_cell
 from pruning_agents.comparison.replay import replay
 from pruning_agents.search.rows import Provenance

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.__main__ import main
 from pruning_agents.cli.main import main as cnnprune
 from pruning_agents.comparison.cells import Cell, run_cell
 from pruning_agents.comparison.compare import compare
@@ -16,8 +18,6 @@ from pruning_agents.comparison.leaderboard import to_markdown
 from pruning_agents.comparison.replay import replay
 from pruning_agents.comparison.rows import AgentRow, Anchors, read_rows
 from pruning_agents.search.rows import Provenance, append_row
-
-from benchmarks.__main__ import main
 from tests.helpers.paths import ROOT
 
 ORIGIN = Provenance("python -m benchmarks agents", "now", {"python": "3"}, "a machine", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+
 from pruning_agents.comparison.statistics import (
     bootstrap,
     interquartile_mean,

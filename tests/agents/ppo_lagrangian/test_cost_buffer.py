@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+
 from pruning_agents.ppo_lagrangian.cost_buffer import (
     CostRolloutBuffer,
     DictCostRolloutBuffer,
     gae,
     lagrangian_advantages,
 )
-from stable_baselines3.common.buffers import RolloutBuffer
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 ACTIONS = spaces.Box(-1.0, 1.0, (1,), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from pruning_agents.ppo_lagrangian.multiplier import Multiplier
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pruning_agents import PPOLagrangian
-from pruning_agents.ppo_lagrangian.cost_collector import read_costs
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from pruning_agents import PPOLagrangian
+from pruning_agents.ppo_lagrangian.cost_collector import read_costs
 from tests.helpers.cmdps import ScriptedEnv
 from tests.helpers.training import SMALL, TINY, layers, plain, quadratic, same, scripted, weights
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.env_util import make_vec_env
+from torch import nn
+
 from pruning_agents import PPOLagrangian
 from pruning_agents.ppo_lagrangian import cost_buffer, cost_collector
 from pruning_agents.ppo_lagrangian.cost_buffer import CostRolloutBuffer
 from pruning_agents.ppo_lagrangian.multiplier import Multiplier
-from stable_baselines3.common.env_util import make_vec_env
-from torch import nn
-
 from tests.helpers.cmdps import QuadraticEnv, brute_force, layers_cost, layers_reward
 from tests.helpers.training import layers
 

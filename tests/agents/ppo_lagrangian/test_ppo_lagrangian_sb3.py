@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from pruning_agents import PPOLagrangian
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -17,6 +16,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
+from pruning_agents import PPOLagrangian
 from tests.helpers.cmdps import LayersEnv, QuadraticEnv
 from tests.helpers.training import SMALL, layers, plain, quadratic, same, scripted, weights
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from pruning_agents.rl_pruner.distribution import (
     FLOOR,
     normalise,
@@ -13,7 +14,6 @@ from pruning_agents.rl_pruner.distribution import (
     to_action,
     width_proportional,
 )
-
 from pruning_env.process.allocation import distribution
 
 SIZES = np.array([16, 16, 32, 64])

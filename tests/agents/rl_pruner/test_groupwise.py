@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3 import PPO
+
 from pruning_agents import RLPruner
 from pruning_agents.rl_pruner.candidates import Elite
 from pruning_agents.rl_pruner.groupwise_policy import GroupwisePolicy
@@ -14,8 +16,6 @@ from pruning_agents.stock.groupwise import (
     GroupwiseExtractor,
     pool,
 )
-from stable_baselines3 import PPO
-
 from tests.helpers.known_optimum import FREE_GROUP, KnownOptimumEnv, trace_chain
 
 FEATURES, TAIL = 10, 6

@@ -7,9 +7,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from pruning_agents import RLPruner
-from pruning_agents.rl_pruner.candidates import Candidate, remember
-from pruning_agents.rl_pruner.lookahead import Lookahead, look_ahead
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CheckpointCallback,
@@ -21,6 +18,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from pruning_agents import RLPruner
+from pruning_agents.rl_pruner.candidates import Candidate, remember
+from pruning_agents.rl_pruner.lookahead import Lookahead, look_ahead
 from tests.helpers.known_optimum import FREE_GROUP, KnownOptimumEnv, trace_chain
 
 

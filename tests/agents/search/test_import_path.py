@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from pruning_agents.comparison.cells import Cell, make_env, run_cell
 from pruning_agents.comparison.rows import AgentRow
 from pruning_agents.search.import_path import resolve_agent
 from pruning_agents.search.recording import EvaluationsSpent
 from pruning_agents.search.rows import Provenance
-
 from tests.helpers import own_agent
 
 HERE = "tests.agents.search.test_import_path"

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from pruning_agents.search.rollout import approach, feasible_end, finish
 
+from pruning_agents.search.rollout import approach, feasible_end, finish
 from pruning_env.evaluation.recovery.finetuning import FineTuning
 from tests.helpers.known_optimum import FREE_GROUP, KnownOptimumEnv, trace_chain
 from tests.helpers.small import small_dynamics, small_evaluator

@@ -5,6 +5,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from pruning_agents.search.rows import ResultRow, append_row, provenance, read_rows
 
 

@@ -11,12 +11,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+
 from pruning_agents.search.checkpoints import Identity
 from pruning_agents.search.recording import IncumbentRecorder
 from pruning_agents.search.registry import get_agent
 from pruning_agents.search.result import IncumbentTracker, SearchResult
 from pruning_agents.search.training import Checkpoints, begin, resume, train
-
 from pruning_env.evaluation.ledger import Ledger
 from tests.helpers.learners import LEARNERS, env_for, learner_of, same_parameters
 

@@ -13,13 +13,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
-from pruning_agents.stock.rl_zoo.conversion import hyperparams
-from pruning_agents.stock.sb3_agents import stock_agents
 from stable_baselines3 import PPO
 
+from pruning_agents.stock.rl_zoo.conversion import hyperparams
+from pruning_agents.stock.sb3_agents import stock_agents
 from tests.helpers.paths import ROOT
 
-FOLDER = ROOT / "agents"
+FOLDER = ROOT / "agents" / "pruning_agents" / "stock"
 NAMES = sorted(agent.name for agent in stock_agents() if not agent.constrained)
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from pruning_agents.search.training import begin
-from pruning_agents.stock.sb3_agents import REWARD_SCALE, stock_agents
-from pruning_agents.stock.scaling import ScaledReward
-from pruning_agents.stock.settings import read_settings, settings_file, task_of
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
+from pruning_agents.search.training import begin
+from pruning_agents.stock.sb3_agents import REWARD_SCALE, stock_agents
+from pruning_agents.stock.scaling import ScaledReward
+from pruning_agents.stock.settings import read_settings, settings_file, task_of
 from tests.helpers.learners import LEARNERS, env_for, learner_of, same_parameters
 
 STOCK = {agent.name: agent for agent in stock_agents()}
