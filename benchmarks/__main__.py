@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,8 +24,10 @@ from benchmarks.speed.command import add_speed_command
 from benchmarks.state.command import add_state_command
 from benchmarks.training.command import add_train_command
 from benchmarks.zoo.command import add_commands
-from pruning_agents.comparison.commands import add_checks_commands
+from pruning_agents.cli.main import add_command
 from pruning_env.tasks.registry import task_names
+
+LEADERBOARD = Path("benchmarks/LEADERBOARD.md")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_speed_command(commands)
     add_agents_command(commands)
     add_state_command(commands)
-    add_checks_commands(commands)
+    _add_checks(commands)
     add_figures_commands(commands)
     add_constrained_command(commands)
     add_report_command(commands)
@@ -78,6 +82,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as error:
         parser.exit(2, f"python -m benchmarks: error: {error}\n")
     return 0
+
+
+def _add_checks(commands: Any) -> None:
+    """The commands of `cnnprune` that read rows, under the name that they had first."""
+    for name in ("compare", "validate", "leaderboard"):
+        parser = add_command(commands, name)
+        run = parser.get_default("run")
+        parser.set_defaults(run=partial(_run_check, run))
+        if name == "leaderboard":
+            parser.set_defaults(out=LEADERBOARD)
+
+
+def _run_check(
+    run: Callable[[argparse.Namespace, Console], int],
+    options: dict[str, Any],
+    command: str,
+    console: Console,
+) -> int:
+    return run(argparse.Namespace(**options, command_line=command), console)
 
 
 def _console() -> Console:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pruning_env import ChannelGraph
-from pruning_env.graph import picture
+from pruning_env import ChannelGraph, draw_graph
 from pruning_env.graph.tracing.interpreter import Capture
 from pruning_env.tasks.registry import get_task
 
@@ -54,7 +53,7 @@ def draw_all(folder: Path) -> None:
     draw_block().savefig(folder / "block.svg")
     task = get_task("digits-resnet8")
     graph = ChannelGraph.trace(task.build(), task.example_input(), check=False)
-    picture.draw(graph).savefig(folder / "digits-resnet8.svg")
+    draw_graph(graph).savefig(folder / "digits-resnet8.svg")
 
 
 def draw_block() -> Figure:

@@ -1,7 +1,8 @@
 """Reinforcement-learning environments for structured pruning of convolutional networks.
 
-Importing this package registers its environments with Gymnasium and imports nothing heavy: the
-names it exports are loaded when they are first used.
+Importing this package registers its environments with Gymnasium and imports nothing heavy. The
+names exported here and in `pruning_env.wrappers` are what other programs import; the rooms below
+may change.
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 if TYPE_CHECKING:
+    from pruning_env.envs.cnn_prune import CNNPruneEnv
+    from pruning_env.envs.sb3 import CNNPruneVecEnv
     from pruning_env.evaluation.evaluator import Evaluator
     from pruning_env.evaluation.importance.scores import Evidence, register_importance
+    from pruning_env.evaluation.latency import interleaved_latency
     from pruning_env.graph.channel_graph import ChannelGraph
+    from pruning_env.graph.picture import draw_graph
     from pruning_env.process.budgets import register_budget
     from pruning_env.process.rewards import Outcome, register_reward
     from pruning_env.process.state import PruningState
-    from pruning_env.tasks.data import Split, Splits
-    from pruning_env.tasks.registry import Task, register_task
+    from pruning_env.tasks.data import Split, Splits, load_digits8, load_npz
+    from pruning_env.tasks.registry import Task, imagefolder_task, register_task
+    from pruning_env.tasks.storage import load_pruned, save_pruned
 
 __all__ = [
+    "CNNPruneEnv",
+    "CNNPruneVecEnv",
     "ChannelGraph",
     "Evaluator",
     "Evidence",
@@ -30,13 +38,23 @@ __all__ = [
     "Split",
     "Splits",
     "Task",
+    "draw_graph",
+    "imagefolder_task",
+    "interleaved_latency",
+    "load_digits8",
+    "load_npz",
+    "load_pruned",
     "register_budget",
     "register_importance",
     "register_reward",
     "register_task",
+    "save_pruned",
 ]
 
+#: Where each exported name lives, so that it is loaded when it is first used (PEP 562).
 _HOMES = {
+    "CNNPruneEnv": "envs.cnn_prune",
+    "CNNPruneVecEnv": "envs.sb3",
     "ChannelGraph": "graph.channel_graph",
     "Evaluator": "evaluation.evaluator",
     "Evidence": "evaluation.importance.scores",
@@ -45,11 +63,19 @@ _HOMES = {
     "Split": "tasks.data",
     "Splits": "tasks.data",
     "Task": "tasks.registry",
+    "draw_graph": "graph.picture",
+    "imagefolder_task": "tasks.registry",
+    "interleaved_latency": "evaluation.latency",
+    "load_digits8": "tasks.data",
+    "load_npz": "tasks.data",
+    "load_pruned": "tasks.storage",
     "register_budget": "process.budgets",
     "register_importance": "evaluation.importance.scores",
     "register_reward": "process.rewards",
     "register_task": "tasks.registry",
+    "save_pruned": "tasks.storage",
 }
+
 _ENVIRONMENTS = {
     "CNNPrune-v0": (
         "pruning_env.envs.cnn_prune:CNNPruneEnv",
@@ -64,7 +90,6 @@ _ENVIRONMENTS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load an exported name on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -49,7 +49,7 @@ class _Strand:
         return len(self.producers) + len(self.depthwise) > 1
 
 
-def draw(graph: ChannelGraph) -> Figure:
+def draw_graph(graph: ChannelGraph) -> Figure:
     """The groups of `graph` as a figure, some inches wide and 0.2 inches high per layer.
 
     Norms and other layers without a weight matrix are left out: they follow the layer they belong

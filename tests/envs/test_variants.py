@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from pruning_agents.search.registry import StopAtEvaluations
+from pruning_agents.search.training import StopAtEvaluations
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.envs.cnn_prune_vector import CNNPruneVectorEnv
 from pruning_env.envs.sb3 import CNNPruneVecEnv

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pruning_agents.cli.main import main
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.graph.explain import abbreviate, layer_order
-from pruning_env.graph.picture import draw
+from pruning_env.graph.picture import draw_graph
 from pruning_env.tasks.models import CifarResNet
 
 
@@ -80,7 +80,7 @@ def test_a_parameter_that_is_frozen_by_itself_counts_for_its_layer() -> None:
 
     graph = ChannelGraph.trace(Attending().eval(), torch.randn(2, 5, 4))
     assert "frozen: multiplied with other activations" in graph.explain("attention")
-    texts = [text.get_text() for text in draw(graph).axes[0].texts]
+    texts = [text.get_text() for text in draw_graph(graph).axes[0].texts]
     assert any(text.startswith("multiplied with other activations") for text in texts)
 
 
@@ -144,7 +144,7 @@ def test_layers_come_in_execution_order_whatever_the_order_of_definition() -> No
 
 
 def test_the_picture_names_every_layer_with_a_weight_and_every_reason(odd: ChannelGraph) -> None:
-    figure = draw(odd)
+    figure = draw_graph(odd)
     texts = " ".join(text.get_text() for text in (*figure.texts, *figure.axes[0].texts))
     for layer in ("left", "right", "depthwise", "join", "head", "idle"):
         assert f" {layer} " in texts
@@ -154,7 +154,7 @@ def test_the_picture_names_every_layer_with_a_weight_and_every_reason(odd: Chann
 
 def test_groups_that_overlap_have_lanes_of_their_own(resnet: ChannelGraph) -> None:
     spans: dict[float, list[tuple[float, float]]] = {}
-    for line in draw(resnet).axes[0].lines:
+    for line in draw_graph(resnet).axes[0].lines:
         (left, top), (right, bottom) = np.asarray(line.get_xydata()).tolist()
         if left == right:
             spans.setdefault(left, []).append((top, bottom))

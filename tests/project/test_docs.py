@@ -23,8 +23,7 @@ import pruning_agents.search.registry
 from benchmarks.__main__ import main as benchmarks
 from docs.generated import filled
 from docs.pictures import draw_block
-from pruning_agents.cli.main import _parser
-from pruning_agents.cli.plugins import extra_commands
+from pruning_agents.cli.main import parser_of
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.envs.sb3 import CNNPruneVecEnv
 from pruning_env.evaluation.importance import scores as importance
@@ -191,8 +190,7 @@ def test_commands_of_a_page_are_understood(page: Path) -> None:
     for line in "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["cnnprune"]:
-            if words[1] not in extra_commands():  # those parse their arguments themselves
-                _parser(()).parse_args(words[1:])
+            parser_of(words[1]).parse_args(words[1:])
         elif words[:1] == ["make"]:
             makefile = (ROOT / "Makefile").read_text()
             assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in words[1:])

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 from pruning_agents.search.rollout import approach
 from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
@@ -45,37 +45,37 @@ def beam_search(
         ValueError: if `evaluations` is below 1.
     """
     del seed
-    with Spending("beam-search", env, evaluations, progress_bar) as spending:
-        branches = np.vstack([np.zeros(spending.groups), 2.0 * np.eye(spending.groups) - 1.0])
-        stride = _stride(spending, len(branches), evaluations)
+    with BudgetedSearch("beam-search", env, evaluations, progress_bar) as search:
+        branches = np.vstack([np.zeros(search.groups), 2.0 * np.eye(search.groups) - 1.0])
+        stride = _stride(search, len(branches), evaluations)
         width, spent = 1, -1
-        while spending.left and spending.spent > spent:
-            spent = spending.spent
-            _search(spending, branches, width, stride)
+        while search.left and search.spent > spent:
+            spent = search.spent
+            _search(search, branches, width, stride)
             width *= 2
-        return spending.result
+        return search.result
 
 
-def _stride(spending: Spending, branches: int, evaluations: int) -> int:
+def _stride(search: BudgetedSearch, branches: int, evaluations: int) -> int:
     """Steps for which an action is kept, so that a pass of width 1 takes no more evaluations."""
-    alike = np.zeros(spending.groups)
-    steps = approach(spending.dynamics, spending.start, alike).step + 1
+    alike = np.zeros(search.groups)
+    steps = approach(search.dynamics, search.start, alike).step + 1
     return max(1, -(-steps * branches // evaluations))
 
 
-def _search(spending: Spending, branches: NDArray[np.float64], width: int, stride: int) -> None:
+def _search(search: BudgetedSearch, branches: NDArray[np.float64], width: int, stride: int) -> None:
     """One pass from the dense network until no state of the beam can go on."""
-    dynamics = spending.dynamics
-    beam = [spending.start]
-    while beam and spending.left > 1:
+    dynamics = search.dynamics
+    beam = [search.start]
+    while beam and search.left > 1:
         pairs = [(state, action) for state in beam for action in branches]
-        room = spending.left - 1  # the last one ends the pass
+        room = search.left - 1  # the last one ends the pass
         ahead = [approach(dynamics, state, action, stride) for state, action in pairs[:room]]
-        reached = spending.steps(ahead, [action for _, action in pairs[:room]])
+        reached = search.steps(ahead, [action for _, action in pairs[:room]])
         beam = _best(dynamics, reached, width) or ([] if len(pairs) <= room else beam[:1])
-    if beam and spending.left:
-        alike = np.zeros(spending.groups)
-        spending.steps([approach(dynamics, beam[0], alike)], [alike])
+    if beam and search.left:
+        alike = np.zeros(search.groups)
+        search.steps([approach(dynamics, beam[0], alike)], [alike])
 
 
 def _best(dynamics: PruningDynamics, reached: list[Transition], width: int) -> list[PruningState]:

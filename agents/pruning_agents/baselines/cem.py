@@ -8,7 +8,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 
 
@@ -67,18 +67,18 @@ def cem(
         raise ValueError(f"minimum_std={minimum_std} must be at least 0")
     rng = np.random.default_rng(seed)
     elites = max(2, round(elite_fraction * population))
-    with Spending("cem", env, evaluations, progress_bar) as spending:
-        mean = np.zeros(spending.groups)
-        std = np.full(spending.groups, initial_std)
-        while spending.left:
-            noise = rng.standard_normal((population, spending.groups))
+    with BudgetedSearch("cem", env, evaluations, progress_bar) as search:
+        mean = np.zeros(search.groups)
+        std = np.full(search.groups, initial_std)
+        while search.left:
+            noise = rng.standard_normal((population, search.groups))
             actions = np.clip(mean + std * noise, -1.0, 1.0)
-            before = spending.spent
-            values = [end.reward for end in spending.finish(actions)]
+            before = search.spent
+            values = [end.reward for end in search.finish(actions)]
             elite = actions[np.argsort(values, kind="stable")[::-1][:elites]]
             mean = smoothing * elite.mean(axis=0) + (1.0 - smoothing) * mean
             std = smoothing * elite.std(axis=0) + (1.0 - smoothing) * std
             std = np.maximum(std, minimum_std)
-            if spending.spent == before:
+            if search.spent == before:
                 std = np.minimum(2.0 * std, initial_std)
-        return spending.result
+        return search.result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 
 #: The step grows by this factor at a success and shrinks by its fourth root at a failure, so that
@@ -47,16 +47,16 @@ def hill_climbing(
     if not minimum_std >= 0.0:
         raise ValueError(f"minimum_std={minimum_std} must be at least 0")
     rng = np.random.default_rng(seed)
-    with Spending("hill-climbing", env, evaluations, progress_bar) as spending:
-        best = np.zeros(spending.groups)
-        value = spending.finish([best])[0].reward
+    with BudgetedSearch("hill-climbing", env, evaluations, progress_bar) as search:
+        best = np.zeros(search.groups)
+        value = search.finish([best])[0].reward
         std = initial_std
-        while spending.left:
+        while search.left:
             action = np.clip(best + std * rng.standard_normal(best.shape), -1.0, 1.0)
-            reward = spending.finish([action])[0].reward
+            reward = search.finish([action])[0].reward
             if reward >= value:
                 best, value = action, reward
                 std *= _GROWTH
             else:
                 std = max(std * _GROWTH**-0.25, minimum_std)
-        return spending.result
+        return search.result

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning_agents.rl_pruner.distribution import to_action
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.rollout import approach
 from pruning_env.process.actions import DistributionAction
 
 
-def distribution_kind(spending: Spending) -> DistributionAction:
+def distribution_kind(search: BudgetedSearch) -> DistributionAction:
     """The environment's action kind.
 
     Raises:
         ValueError: if it is no distribution.
     """
-    kind = spending.dynamics.action
+    kind = search.dynamics.action
     if not isinstance(kind, DistributionAction):
         raise ValueError(
             f"env must be made with action='distribution'; its actions are a {type(kind).__name__}"
@@ -30,7 +30,7 @@ def distribution_kind(spending: Spending) -> DistributionAction:
     return kind
 
 
-def judge_order(spending: Spending, order: NDArray[np.int64]) -> None:
+def judge_order(search: BudgetedSearch, order: NDArray[np.int64]) -> None:
     """Take units from the groups in `order` until the budget is met, and judge that; 1 evaluation.
 
     The pruning is what the environment makes of one action kept to the end, as for every other
@@ -39,15 +39,15 @@ def judge_order(spending: Spending, order: NDArray[np.int64]) -> None:
     the order leaves whole may lose a channel, because the softmax gives nobody a share of 0.
 
     Args:
-        spending: with at least one evaluation left.
+        search: with at least one evaluation left.
         order: (U,) indices of groups, each as often as it has units to give.
     """
-    dynamics, kind = spending.dynamics, distribution_kind(spending)
+    dynamics, kind = search.dynamics, distribution_kind(search)
     per_step = dynamics.per_step // dynamics.units.round_to
     for step in range(1, -(-order.size // per_step) + 1):
-        shares = np.bincount(order[: step * per_step], minlength=spending.groups)
+        shares = np.bincount(order[: step * per_step], minlength=search.groups)
         action = to_action(shares / shares.sum(), kind.sizes, kind.logit_scale)
-        before = approach(dynamics, spending.start, action, step)
+        before = approach(dynamics, search.start, action, step)
         if dynamics.terminal(dynamics.apply(before, action)):
-            spending.steps([before], [action])
+            search.steps([before], [action])
             return

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning_agents.baselines.order import judge_order
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 from pruning_env.evaluation.importance.scores import normalise
 from pruning_env.graph.channel_graph import ChannelGraph
@@ -46,14 +46,14 @@ def global_ranking(
     Raises:
         ValueError: for an unknown importance, or another kind of action.
     """
-    with Spending(agent, env, 1, progress_bar) as spending:
-        dynamics = spending.dynamics
+    with BudgetedSearch(agent, env, 1, progress_bar) as search:
+        dynamics = search.dynamics
         # A fixed stream, as in the dynamics: "random" is one ranking, not one per seed.
         scores = dynamics.evaluator.scores(importance, rng=np.random.default_rng(0))
         if normalised:
             scores = normalise(dynamics.graph, scores)
-        judge_order(spending, _least_important_first(dynamics.graph, dynamics.units, scores))
-        return spending.result
+        judge_order(search, _least_important_first(dynamics.graph, dynamics.units, scores))
+        return search.result
 
 
 def global_l1(

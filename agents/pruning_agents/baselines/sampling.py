@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 from pruning_env.process.dynamics import PruningState, Transition
 
@@ -42,10 +42,10 @@ def random_search(
         ValueError: if `evaluations` is below 1.
     """
     rng = np.random.default_rng(seed)
-    with Spending("random-search", env, evaluations, progress_bar) as spending:
-        while spending.left:
-            spending.finish(rng.uniform(-1.0, 1.0, (min(_BATCH, spending.left), spending.groups)))
-        return spending.result
+    with BudgetedSearch("random-search", env, evaluations, progress_bar) as search:
+        while search.left:
+            search.finish(rng.uniform(-1.0, 1.0, (min(_BATCH, search.left), search.groups)))
+        return search.result
 
 
 def random_policy(
@@ -58,10 +58,10 @@ def random_policy(
     `random_policy_accuracies`. Arguments, result and errors as in `random_search`.
     """
     rng = np.random.default_rng(seed)
-    with Spending("random-policy", env, evaluations, progress_bar) as spending:
-        while spending.left:
-            _random_episodes(spending, min(_BATCH, spending.left), rng)
-        return spending.result
+    with BudgetedSearch("random-policy", env, evaluations, progress_bar) as search:
+        while search.left:
+            _random_episodes(search, min(_BATCH, search.left), rng)
+        return search.result
 
 
 def random_policy_accuracies(env: gym.Env, episodes: int, seed: int = 0) -> NDArray[np.float64]:
@@ -76,32 +76,32 @@ def random_policy_accuracies(env: gym.Env, episodes: int, seed: int = 0) -> NDAr
         raise ValueError(f"episodes={episodes} must be at least 1")
     rng = np.random.default_rng(seed)
     accuracies: list[float] = []
-    with Spending("random-policy", env, episodes) as spending:
+    with BudgetedSearch("random-policy", env, episodes) as search:
         while len(accuracies) < episodes:
-            ends = _random_episodes(spending, min(_BATCH, episodes - len(accuracies)), rng)
+            ends = _random_episodes(search, min(_BATCH, episodes - len(accuracies)), rng)
             accuracies += [end.state.metrics.accuracy for end in ends if end.state.metrics]
     return np.array(accuracies)
 
 
 def _random_episodes(
-    spending: Spending, episodes: int, rng: np.random.Generator
+    search: BudgetedSearch, episodes: int, rng: np.random.Generator
 ) -> list[Transition]:
     """Judge the ends of episodes whose every action is drawn uniformly from the box."""
-    steps = [_last_step(spending, rng) for _ in range(episodes)]
-    return spending.steps(*zip(*steps, strict=True))
+    steps = [_last_step(search, rng) for _ in range(episodes)]
+    return search.steps(*zip(*steps, strict=True))
 
 
 def _last_step(
-    spending: Spending, rng: np.random.Generator
+    search: BudgetedSearch, rng: np.random.Generator
 ) -> tuple[PruningState, NDArray[np.float64]]:
     """The state before the end of a random episode, and the action that ends it.
 
     The state carries the dense network's metrics, as in `pruning_agents.search.rollout.approach`.
     """
-    dynamics, state = spending.dynamics, spending.start
+    dynamics, state = search.dynamics, search.start
     while True:
-        action = rng.uniform(-1.0, 1.0, spending.groups)
+        action = rng.uniform(-1.0, 1.0, search.groups)
         following = dynamics.apply(state, action)
         if dynamics.terminal(following):
             return state, action
-        state = dataclasses.replace(following, metrics=spending.start.metrics)
+        state = dataclasses.replace(following, metrics=search.start.metrics)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning_agents.baselines.order import judge_order
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 from pruning_env.process.dynamics import PruningDynamics
 
@@ -48,11 +48,11 @@ def sensitivity_greedy(
         ValueError: if `evaluations` is below 1, or for another kind of action.
     """
     del seed
-    with Spending("sensitivity-greedy", env, evaluations, progress_bar) as spending:
-        probes = min(MAX_PROBES, (evaluations - 1) // spending.groups)
-        losses = _loss_curves(spending.dynamics, probes)
-        judge_order(spending, _cheapest_first(spending.dynamics, losses))
-        return spending.result
+    with BudgetedSearch("sensitivity-greedy", env, evaluations, progress_bar) as search:
+        probes = min(MAX_PROBES, (evaluations - 1) // search.groups)
+        losses = _loss_curves(search.dynamics, probes)
+        judge_order(search, _cheapest_first(search.dynamics, losses))
+        return search.result
 
 
 def _loss_curves(dynamics: PruningDynamics, probes: int) -> list[NDArray[np.float64]]:

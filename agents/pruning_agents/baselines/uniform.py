@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 
 
@@ -24,6 +24,6 @@ def uniform(
         The result, or None when the budget cannot be met in this way.
     """
     del seed
-    with Spending("uniform", env, evaluations, progress_bar) as spending:
-        spending.finish([np.zeros(spending.groups)])
-        return spending.result
+    with BudgetedSearch("uniform", env, evaluations, progress_bar) as search:
+        search.finish([np.zeros(search.groups)])
+        return search.result

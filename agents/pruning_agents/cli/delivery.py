@@ -12,30 +12,10 @@ import gymnasium as gym
 from rich.console import Console
 from rich.table import Table
 
-from pruning_agents.cli.options import REAL
 from pruning_agents.cli.output import write_result
-from pruning_agents.search.judge import judge, judge_dense
+from pruning_agents.search.judge import judge, judge_dense, with_networks
 from pruning_agents.search.result import Search
 from pruning_agents.search.rows import ResultRow, provenance
-from pruning_env.envs.cnn_prune import CNNPruneEnv
-from pruning_env.tabular.env import CNNPruneTabularEnv
-
-
-def with_networks(env: gym.Env, settings: dict[str, Any]) -> tuple[CNNPruneEnv, dict[str, Any]]:
-    """The environment itself and what it was made with; of a tabular one, the network behind it.
-
-    A table knows accuracies and has no networks. The real environment with its `round_to` has the
-    same states, and judges them alike.
-    """
-    unwrapped = env.unwrapped
-    assert isinstance(unwrapped, CNNPruneEnv)
-    if not isinstance(unwrapped, CNNPruneTabularEnv):
-        return unwrapped, settings
-    table = unwrapped.table
-    behind = {**settings, "task": table.provenance["task"], "round_to": table.round_to}
-    real = gym.make(REAL, **behind).unwrapped
-    assert isinstance(real, CNNPruneEnv)
-    return real, behind
 
 
 def deliver(

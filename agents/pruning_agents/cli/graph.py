@@ -7,7 +7,6 @@ import importlib
 import inspect
 import math
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torchvision
 from rich.console import Console
 from torch import nn
 
+from pruning_agents.cli.arguments import BadInput
 from pruning_env.files import atomic_path
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tasks.registry import get_task, task_names
@@ -24,14 +24,14 @@ _NARROWEST = 80  # characters of a table
 _PICTURE_DPI = 150
 
 
-def add_graph_command(commands: Any) -> None:
-    """Add `graph` to the subcommands of a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "graph",
-        help="show which layers of a network lose channels together, and what is frozen and why",
-        description="Trace a network and show its groups of channels: the layers that lose "
-        "outputs, the layers that lose inputs, and the layers that are frozen, with reasons.",
-    )
+DESCRIPTION = (
+    "Trace a network and show its groups of channels: the layers that lose outputs, the layers "
+    "that lose inputs, and the layers that are frozen, with reasons."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The network, and how it is shown."""
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -45,7 +45,6 @@ def add_graph_command(commands: Any) -> None:
     )
     parser.add_argument("--layer", metavar="NAME", help="explain one layer instead")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it (.png, .svg or .pdf)")
-    parser.set_defaults(run=partial(_run, parser))
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -55,7 +54,8 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Trace and print; exit code 0."""
     argument = "MODEL"
     try:
         model, shape = _network(options.model)
@@ -73,7 +73,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, console: 
             _save_picture(graph, options.picture)
             console.print(f"Written to {options.picture}", highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
-        parser.exit(2, f"cnnprune graph: error: argument {argument}: {error}\n")
+        raise BadInput(f"argument {argument}: {error}") from error
     return 0
 
 
@@ -128,7 +128,7 @@ def _save_picture(graph: ChannelGraph, path: Path) -> None:
         ValueError: When there is no such format.
         OSError: When the file cannot be written.
     """
-    from pruning_env.graph.picture import draw  # matplotlib is slow to import
+    from pruning_env.graph.picture import draw_graph  # matplotlib is slow to import
 
     with atomic_path(path) as temporary:
-        draw(graph).savefig(temporary, dpi=_PICTURE_DPI)
+        draw_graph(graph).savefig(temporary, dpi=_PICTURE_DPI)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import torch
 from gymnasium.envs.registration import load_env_creator
 
 import pruning_env  # noqa: F401  (registers the environments)
+from pruning_agents.cli.arguments import BadInput, device, positive_int
 from pruning_agents.cli.output import CHECKPOINT_FILE, RESULT_FILE
 from pruning_env.evaluation.importance.scores import importance_kinds
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
@@ -32,10 +32,6 @@ _PASSED = (
     *("action", "constraint", "max_steps", "reward", "recovery", "importance"),
     *("channels_per_step", "round_to", "weights", "data_root"),
 )
-
-
-class BadInput(Exception):
-    """What the user asked for cannot be done; the message says why and what is allowed."""
 
 
 def add_environment(parser: argparse.ArgumentParser) -> None:
@@ -91,21 +87,6 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an earlier result in OUT")
 
 
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text) if text.lstrip("+-").isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
-
-
-def seed(text: str) -> int:
-    """A whole number that all generators take as their seed."""
-    if not text.isdigit() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^32 - 1")
-    return int(text)
-
-
 def _limit(text: str) -> tuple[str, float]:
     key, separator, limit = text.partition("=")
     try:
@@ -114,16 +95,6 @@ def _limit(text: str) -> tuple[str, float]:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not KEY=LIMIT, such as params=0.25")
-
-
-def device(text: str) -> str:
-    """A device that torch can use here."""
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {reason}") from error
-    return text
 
 
 def _number(text: str) -> float:

@@ -20,12 +20,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pruning_agents.cli.arguments import BadInput, positive_int
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation import strategies
 from pruning_env.evaluation.latency import wait_for
 from pruning_env.tasks.registry import task_names
 
-__all__ = ["Part", "add_profile_command", "profile"]
+__all__ = ["DESCRIPTION", "Part", "add_arguments", "profile", "run"]
+
+DESCRIPTION = "Show where the time of an environment's step goes, part by part."
 
 
 @dataclass(frozen=True)
@@ -100,29 +103,24 @@ def profile(env: CNNPruneEnv, steps: int, seed: int = 0) -> tuple[Part, ...]:
     return (*parts, Part("everything else", rest / steps))
 
 
-def add_profile_command(commands: Any) -> None:
-    """Add `profile` to the subcommands of a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "profile", help="show where the time of an environment's step goes"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The environment, and how long."""
     parser.add_argument(
         "--task", default="digits-resnet8", choices=task_names(), help="default: %(default)s"
     )
     parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=10, help="default: %(default)s")
-    parser.set_defaults(run=lambda options, console: _run(parser, options, console))
+    parser.add_argument("--steps", type=positive_int, default=10, help="default: %(default)s")
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, console: Console) -> int:
-    if options.steps < 1:
-        parser.exit(2, f"cnnprune profile: error: argument --steps: {options.steps} is below 1\n")
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Time the steps and print the parts; exit code 0."""
     try:
         env = gym.make(
             "CNNPrune-v0", task=options.task, data_root=options.data_root, device=options.device
         ).unwrapped
     except (ValueError, OSError) as error:
-        parser.exit(2, f"cnnprune profile: error: {error}\n")
+        raise BadInput(str(error)) from error
     assert isinstance(env, CNNPruneEnv)
     parts = profile(env, options.steps)
     total = sum(part.seconds for part in parts)

@@ -14,32 +14,25 @@ from typing import Any
 import gymnasium as gym
 from rich.console import Console
 
-from pruning_agents.cli.delivery import deliver, result_table, with_networks
-from pruning_agents.cli.options import (
-    BadInput,
-    add_environment,
-    add_output,
-    check_output,
-    make_env,
-    positive_int,
-    seed,
-)
+from pruning_agents.cli.arguments import BadInput, positive_int, seed
+from pruning_agents.cli.delivery import deliver, result_table
+from pruning_agents.cli.options import add_environment, add_output, check_output, make_env
 from pruning_agents.cli.output import AGENT_FILE, CHECKPOINT_FILE, RESULT_FILE, write_model
 from pruning_agents.search.checkpoints import Identity
-from pruning_agents.search.registry import Search, agent_names, get_agent
-from pruning_agents.search.result import SearchResult
+from pruning_agents.search.judge import with_networks
+from pruning_agents.search.registry import agent_names, get_agent
+from pruning_agents.search.result import Search, SearchResult
 from pruning_agents.search.rows import ResultRow
 from pruning_agents.search.training import Checkpoints, Learner, begin, resume, train
 
+DESCRIPTION = (
+    f"Search with an agent. Writes {RESULT_FILE} (a result row), the pruned model and, if the "
+    f"agent can be saved, {AGENT_FILE} into the folder OUT."
+)
 
-def add_train_command(commands: Any) -> None:
-    """Add `train` to the subcommands of a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "train",
-        help="search with an agent and write what it found",
-        description=f"Search with an agent. Writes {RESULT_FILE} (a result row), the pruned model "
-        f"and, if the agent can be saved, {AGENT_FILE} into the folder OUT.",
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Who searches, how long, the environment, and where the result goes."""
     parser.add_argument("--agent", required=True, choices=agent_names(), help="who searches")
     parser.add_argument(
         "--evaluations",
@@ -66,10 +59,10 @@ def add_train_command(commands: Any) -> None:
     )
     add_environment(parser)
     add_output(parser)
-    parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Search, judge and write; exit code 1 if nothing feasible was found."""
     entry, checkpoint = get_agent(options.agent), options.out / CHECKPOINT_FILE
     _check_learner_options(options, entry.learner)
     if not (options.resume and checkpoint.exists()):

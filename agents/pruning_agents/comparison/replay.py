@@ -7,16 +7,17 @@ checked: how the search came there, what it spent, how long it took. Knows no ag
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from pruning_agents.cli.delivery import with_networks
 from pruning_agents.comparison.cells import SAME_ACCURACY, anchors_of, core, cost_of, make_env
 from pruning_agents.comparison.origin import Origin, origin_of
 from pruning_agents.comparison.rows import AgentRow, settings_text
+from pruning_agents.search.judge import with_networks
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.process.state import PruningState
 from pruning_env.process.usage import Reading
@@ -69,6 +70,11 @@ def replay(rows: Iterable[AgentRow]) -> Iterator[Verdict]:
             yield Verdict(row, (bench,))
         else:
             yield bench.verdict(row)
+
+
+def replay_with_progress(rows: Sequence[AgentRow]) -> list[Verdict]:
+    """Replay all rows beside a progress bar."""
+    return list(tqdm(replay(rows), total=len(rows), desc="replay", unit="row"))
 
 
 class _Bench:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -205,3 +207,18 @@ def settings_text(settings: dict[str, Any]) -> str:
 def read_rows(path: str | os.PathLike[str]) -> dict[CellKey, AgentRow]:
     """Rows by key, the last of each; see `pruning_agents.search.rows.keyed_rows`."""
     return keyed_rows(path, AgentRow.from_json, lambda row: row.key)
+
+
+def rows_of_files(paths: Sequence[Path]) -> list[AgentRow]:
+    """The rows of several files, one after another.
+
+    Raises:
+        ValueError: one is no file, or holds no rows.
+    """
+    rows: list[AgentRow] = []
+    for path in paths:
+        found = list(read_rows(path).values())
+        if not found:
+            raise ValueError(f"{path} holds no rows" if path.exists() else f"{path} is no file")
+        rows += found
+    return rows

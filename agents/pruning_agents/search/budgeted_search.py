@@ -24,7 +24,7 @@ from pruning_env.process.dynamics import PruningDynamics, PruningState, Transiti
 MAX_VISITS_PER_EVALUATION = 20
 
 
-class Spending:
+class BudgetedSearch:
     """A limited number of evaluations, and what came of those that are spent.
 
     Use it as a context manager: it closes its progress bar.
@@ -59,7 +59,7 @@ class Spending:
         self._tracker = IncumbentTracker(agent)
         self._bar = tqdm(total=evaluations, desc=agent, disable=not progress_bar)
 
-    def __enter__(self) -> Spending:
+    def __enter__(self) -> BudgetedSearch:
         return self
 
     def __exit__(

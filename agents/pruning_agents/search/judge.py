@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 from torch import nn
 
 from pruning_agents.search.result import SearchResult
 from pruning_agents.search.rows import Provenance, ResultRow
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation.latency import interleaved_latency
+from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tasks.registry import get_task
 
 LATENCY_BATCH = 256
@@ -34,6 +36,23 @@ class Dense:
     model: nn.Module
     val_accuracy: float
     test_accuracy: float | None
+
+
+def with_networks(env: gym.Env, settings: dict[str, Any]) -> tuple[CNNPruneEnv, dict[str, Any]]:
+    """The environment itself and what it was made with; of a tabular one, the network behind it.
+
+    A table knows accuracies and has no networks. The real environment with its `round_to` has the
+    same states, and judges them alike.
+    """
+    unwrapped = env.unwrapped
+    assert isinstance(unwrapped, CNNPruneEnv)
+    if not isinstance(unwrapped, CNNPruneTabularEnv):
+        return unwrapped, settings
+    table = unwrapped.table
+    behind = {**settings, "task": table.provenance["task"], "round_to": table.round_to}
+    real = gym.make("CNNPrune-v0", **behind).unwrapped
+    assert isinstance(real, CNNPruneEnv)
+    return real, behind
 
 
 def judge_dense(env: CNNPruneEnv, settings: Mapping[str, Any], *, open_test: bool) -> Dense:

@@ -1,39 +1,36 @@
 """Agents under a name: how each spends a given number of evaluations on an environment.
 
 The command line, the benchmarks and the tests all go through this table, so an agent is available
-to the three of them the moment it is registered. It knows no task and writes nothing.
+to the three of them the moment it is registered. It knows no task and writes nothing; what a
+built-in agent is made of is imported when it is asked for, so that a listing is quick.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.monitor import Monitor
+if TYPE_CHECKING:
+    import gymnasium as gym
 
-from pruning_agents import baselines
-from pruning_agents.rl_pruner.algorithm import RLPruner
-from pruning_agents.search.result import Search, SearchResult
-from pruning_agents.search.training import Learner, StopAtEvaluations, begin, train
-from pruning_agents.stock.sb3_agents import stock_agents
+    from pruning_agents.search.result import Search
+    from pruning_agents.search.training import Learner
 
 __all__ = [
     "AgentEntry",
-    "Search",
     "SearchFunction",
-    "StopAtEvaluations",
     "agent_names",
+    "agent_summaries",
     "get_agent",
     "register_agent",
 ]
 
 
 #: (environment, evaluations to spend at most, seed, whether to show progress) -> Search
-SearchFunction = Callable[[gym.Env, int, int, bool], Search]
+SearchFunction = Callable[["gym.Env", int, int, bool], "Search"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,51 @@ class AgentEntry:
     learner: Learner | None = None
 
 
-_AGENTS: dict[str, AgentEntry] = {}
+@dataclass(frozen=True)
+class _BuiltIn:
+    """An agent of this package.
+
+    Attributes:
+        summary: one line for listings.
+        home: the module whose `entry(name, summary)` makes its entry.
+    """
+
+    summary: str
+    home: str
+
+
+_BASELINES = "pruning_agents.baselines.entries"
+_RL_PRUNER = "pruning_agents.rl_pruner.entries"
+_STOCK = "pruning_agents.stock.entries"
+
+_AGENTS: dict[str, AgentEntry | _BuiltIn] = {
+    "uniform": _BuiltIn("the same fraction of every group; one evaluation", _BASELINES),
+    "global-l1": _BuiltIn("one threshold on l1 norms per group mean; one evaluation", _BASELINES),
+    "global-taylor": _BuiltIn("one threshold on Taylor scores; one evaluation", _BASELINES),
+    "sensitivity-greedy": _BuiltIn(
+        "probes each group alone, then takes the cheapest channels", _BASELINES
+    ),
+    "random-policy": _BuiltIn("episodes of random actions, the best end", _BASELINES),
+    "random-search": _BuiltIn("random distributions, one evaluation each", _BASELINES),
+    "hill-climbing": _BuiltIn("disturbs the best distribution so far", _BASELINES),
+    "beam-search": _BuiltIn("the best few states, each branched into every group", _BASELINES),
+    "cem": _BuiltIn("the cross-entropy method over logits", _BASELINES),
+    "rl-pruner": _BuiltIn("distribution policy with a replay buffer", _RL_PRUNER),
+    "rl-pruner-groupwise": _BuiltIn("the same, its distribution from what is observed", _RL_PRUNER),
+    "ppo": _BuiltIn("Stable-Baselines3's PPO", _STOCK),
+    "a2c": _BuiltIn("Stable-Baselines3's A2C", _STOCK),
+    "sac": _BuiltIn("Stable-Baselines3's SAC", _STOCK),
+    "td3": _BuiltIn("Stable-Baselines3's TD3", _STOCK),
+    "ddpg": _BuiltIn("Stable-Baselines3's DDPG", _STOCK),
+}
+if find_spec("sb3_contrib") is not None:
+    _AGENTS |= {
+        "trpo": _BuiltIn("sb3-contrib's TRPO", _STOCK),
+        "tqc": _BuiltIn("sb3-contrib's TQC", _STOCK),
+    }
+_AGENTS["ppo-lagrangian"] = _BuiltIn(
+    "PPO under a limit on costs; needs --constraint cost and --max-steps", _STOCK
+)
 
 
 def register_agent(entry: AgentEntry) -> None:
@@ -77,7 +118,12 @@ def get_agent(name: str) -> AgentEntry:
     """
     if name not in _AGENTS:
         raise ValueError(f"agent={name!r} is not known; registered: {', '.join(_AGENTS)}")
-    return _AGENTS[name]
+    found = _AGENTS[name]
+    if isinstance(found, _BuiltIn):
+        home: Any = importlib.import_module(found.home)
+        found = _AGENTS[name] = home.entry(name, found.summary)
+        assert isinstance(found, AgentEntry)
+    return found
 
 
 def agent_names() -> tuple[str, ...]:
@@ -85,86 +131,6 @@ def agent_names() -> tuple[str, ...]:
     return tuple(_AGENTS)
 
 
-class BaselineFunction(Protocol):
-    """What a baseline is: see `pruning_agents.baselines`."""
-
-    def __call__(
-        self, env: gym.Env, evaluations: int, seed: int, *, progress_bar: bool
-    ) -> SearchResult | None:
-        """Spend evaluations and return the best feasible pruning found."""
-
-
-def _register_baseline(
-    name: str, summary: str, function: BaselineFunction, seeded: bool = True
-) -> None:
-    def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-        return Search(function(env, evaluations, seed, progress_bar=progress_bar))
-
-    register_agent(AgentEntry(name, summary, search, seeded))
-
-
-def _register_learner(learner: Learner, summary: str) -> None:
-    def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-        return train(begin(learner, env, seed), evaluations, progress_bar)[0]
-
-    register_agent(AgentEntry(learner.name, summary, search, learner=learner))
-
-
-def _rl_pruner(name: str, policy: str) -> Learner:
-    def make(env: gym.Env, seed: int, tensorboard_log: str | None) -> BaseAlgorithm:
-        return RLPruner(policy, Monitor(env), seed=seed, tensorboard_log=tensorboard_log)
-
-    def incumbent(agent: BaseAlgorithm) -> SearchResult | None:
-        assert isinstance(agent, RLPruner)
-        found = agent.incumbent
-        return None if found is None else dataclasses.replace(found, agent=name)
-
-    return Learner(name, RLPruner, make, Monitor, incumbent, paced=True)
-
-
-_register_baseline(
-    "uniform", "the same fraction of every group; one evaluation", baselines.uniform, seeded=False
-)
-_register_baseline(
-    "global-l1",
-    "one threshold on l1 norms per group mean; one evaluation",
-    baselines.global_l1,
-    seeded=False,
-)
-_register_baseline(
-    "global-taylor",
-    "one threshold on Taylor scores; one evaluation",
-    baselines.global_taylor,
-    seeded=False,
-)
-_register_baseline(
-    "sensitivity-greedy",
-    "probes each group alone, then takes the cheapest channels",
-    baselines.sensitivity_greedy,
-    seeded=False,
-)
-_register_baseline(
-    "random-policy", "episodes of random actions, the best end", baselines.random_policy
-)
-_register_baseline(
-    "random-search", "random distributions, one evaluation each", baselines.random_search
-)
-_register_baseline(
-    "hill-climbing", "disturbs the best distribution so far", baselines.hill_climbing
-)
-_register_baseline(
-    "beam-search",
-    "the best few states, each branched into every group",
-    baselines.beam_search,
-    False,
-)
-_register_baseline("cem", "the cross-entropy method over logits", baselines.cem)
-_register_learner(
-    _rl_pruner("rl-pruner", "DistributionPolicy"), "distribution policy with a replay buffer"
-)
-_register_learner(
-    _rl_pruner("rl-pruner-groupwise", "GroupwisePolicy"),
-    "the same, its distribution from what is observed",
-)
-for _agent in stock_agents():
-    _register_learner(_agent.learner, _agent.summary)
+def agent_summaries() -> dict[str, str]:
+    """One line on each registered agent, by name; none is imported."""
+    return {name: found.summary for name, found in _AGENTS.items()}

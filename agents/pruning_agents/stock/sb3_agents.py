@@ -47,13 +47,11 @@ class StockAgent:
 
     Attributes:
         name: what users type, and what the settings file is called.
-        summary: one line for listings.
         algorithm: its class.
         constrained: whether it learns from costs, so that the environment must report them.
     """
 
     name: str
-    summary: str
     algorithm: type[BaseAlgorithm]
     constrained: bool = False
 
@@ -136,18 +134,17 @@ def _incumbent(agent: BaseAlgorithm) -> SearchResult | None:
 def stock_agents() -> tuple[StockAgent, ...]:
     """The agents that can be had; those of sb3-contrib only where it is installed."""
     agents = [
-        StockAgent("ppo", "Stable-Baselines3's PPO", PPO),
-        StockAgent("a2c", "Stable-Baselines3's A2C", A2C),
-        StockAgent("sac", "Stable-Baselines3's SAC", SAC),
-        StockAgent("td3", "Stable-Baselines3's TD3", TD3),
-        StockAgent("ddpg", "Stable-Baselines3's DDPG", DDPG),
+        StockAgent("ppo", PPO),
+        StockAgent("a2c", A2C),
+        StockAgent("sac", SAC),
+        StockAgent("td3", TD3),
+        StockAgent("ddpg", DDPG),
     ]
     if importlib.util.find_spec("sb3_contrib") is not None:
         contrib = importlib.import_module("sb3_contrib")
         agents += [
-            StockAgent("trpo", "sb3-contrib's TRPO", contrib.TRPO),
-            StockAgent("tqc", "sb3-contrib's TQC", contrib.TQC),
+            StockAgent("trpo", contrib.TRPO),
+            StockAgent("tqc", contrib.TQC),
         ]
-    summary = "PPO under a limit on costs; needs --constraint cost and --max-steps"
-    agents.append(StockAgent("ppo-lagrangian", summary, PPOLagrangian, constrained=True))
+    agents.append(StockAgent("ppo-lagrangian", PPOLagrangian, constrained=True))
     return tuple(agents)

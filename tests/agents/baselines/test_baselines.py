@@ -13,7 +13,7 @@ from pruning_agents.baselines import (
     random_policy_accuracies,
     sensitivity_greedy,
 )
-from pruning_agents.search.budgeted_search import Spending
+from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.registry import AgentEntry
 from pruning_agents.search.rollout import finish
 from pruning_agents.stock.sb3_agents import stock_agents
@@ -83,7 +83,7 @@ def test_random_search_refuses_to_spend_nothing(graph):
 
 def test_candidates_judged_together_are_those_that_are_judged_one_by_one(graph):
     actions = np.random.default_rng(0).uniform(-1, 1, (12, 4))
-    with Spending("together", KnownOptimumEnv(graph), 12) as together:
+    with BudgetedSearch("together", KnownOptimumEnv(graph), 12) as together:
         ends = together.finish(actions)
     alone = KnownOptimumEnv(graph)
     for action, end in zip(actions, ends, strict=True):
@@ -92,17 +92,17 @@ def test_candidates_judged_together_are_those_that_are_judged_one_by_one(graph):
 
 
 def test_candidates_beyond_the_limit_are_not_judged(graph):
-    with Spending("few", KnownOptimumEnv(graph), 3) as spending:
-        ends = spending.finish(np.random.default_rng(0).uniform(-1, 1, (12, 4)))
-    assert len(ends) == spending.spent == 3 and spending.left == 0
+    with BudgetedSearch("few", KnownOptimumEnv(graph), 3) as search:
+        ends = search.finish(np.random.default_rng(0).uniform(-1, 1, (12, 4)))
+    assert len(ends) == search.spent == 3 and search.left == 0
 
 
 def test_an_improvement_is_dated_by_the_evaluation_that_found_it(graph):
     env = KnownOptimumEnv(graph)
     worse, better = np.eye(4)[[0, FREE_GROUP]] * 2 - 1
-    with Spending("dated", env, 10) as spending:
-        spending.finish([worse, worse, better])
-    assert [spent for spent, _ in found(spending.result).history] == [1, 2]
+    with BudgetedSearch("dated", env, 10) as search:
+        search.finish([worse, worse, better])
+    assert [spent for spent, _ in found(search.result).history] == [1, 2]
 
 
 def test_the_random_policy_keeps_the_best_of_its_episodes(graph):
@@ -117,8 +117,8 @@ def test_the_random_policy_prunes_more_evenly_than_random_distributions(graph):
     env = KnownOptimumEnv(graph, limit=0.3)
     policy = random_policy_accuracies(env, 60)
     rng = np.random.default_rng(0)
-    with Spending("search", KnownOptimumEnv(graph, limit=0.3), 60) as spending:
-        kept = spending.finish(rng.uniform(-1, 1, (60, 4)))
+    with BudgetedSearch("search", KnownOptimumEnv(graph, limit=0.3), 60) as search:
+        kept = search.finish(rng.uniform(-1, 1, (60, 4)))
     assert policy.std() < np.std([end.state.metrics.accuracy for end in kept if end.state.metrics])
 
 

@@ -1,0 +1,46 @@
+"""The baselines as registered agents."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import gymnasium as gym
+
+from pruning_agents import baselines
+from pruning_agents.search.registry import AgentEntry
+from pruning_agents.search.result import Search, SearchResult
+
+__all__ = ["entry"]
+
+
+class BaselineFunction(Protocol):
+    """What a baseline is: see `pruning_agents.baselines`."""
+
+    def __call__(
+        self, env: gym.Env, evaluations: int, seed: int, *, progress_bar: bool
+    ) -> SearchResult | None:
+        """Spend evaluations and return the best feasible pruning found."""
+
+
+#: By name, and whether another seed can give another result.
+_BASELINES: dict[str, tuple[BaselineFunction, bool]] = {
+    "uniform": (baselines.uniform, False),
+    "global-l1": (baselines.global_l1, False),
+    "global-taylor": (baselines.global_taylor, False),
+    "sensitivity-greedy": (baselines.sensitivity_greedy, False),
+    "random-policy": (baselines.random_policy, True),
+    "random-search": (baselines.random_search, True),
+    "hill-climbing": (baselines.hill_climbing, True),
+    "beam-search": (baselines.beam_search, False),
+    "cem": (baselines.cem, True),
+}
+
+
+def entry(name: str, summary: str) -> AgentEntry:
+    """The baseline of that name."""
+    function, seeded = _BASELINES[name]
+
+    def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
+        return Search(function(env, evaluations, seed, progress_bar=progress_bar))
+
+    return AgentEntry(name, summary, search, seeded)
