@@ -1,7 +1,8 @@
 """Tasks: a trained network together with the images it is judged on, under a name.
 
 `register_task` makes a user's own network and data reachable by `gym.make(..., task="name")`
-exactly like the built-in ones. Knows nothing of pruning or environments.
+exactly like the built-in ones. Knows nothing of pruning or environments. Networks and images, and
+torch with them, are imported when a task is used, so that a listing is quick.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning_env.plugins import load_plugins
-from pruning_env.tasks import data, models
-from pruning_env.tasks.image_folders import load_imagefolder
-from pruning_env.tasks.models import CifarResNet, CifarVGG, LeNet5, load_state_file
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pruning_env.tasks.data import Splits
 
 __all__ = ["Task", "get_task", "imagefolder_task", "register_task", "task_names"]
 
@@ -40,7 +41,7 @@ class BuildNetwork(Protocol):
 class LoadData(Protocol):
     """`Task.load_data`."""
 
-    def __call__(self, data_root: str | None, /) -> data.Splits:
+    def __call__(self, data_root: str | None, /) -> Splits:
         """The images of a task; a root of None means the default, see `data.data_root`."""
         ...
 
@@ -91,6 +92,8 @@ class Task:
             FileNotFoundError: There is no such file, or the task has no weights of its own here.
             ValueError: The file is damaged or for another architecture.
         """
+        import torch
+
         # Building draws initial weights that are overwritten at once; the caller's random stream
         # must not move for that.
         with torch.random.fork_rng(devices=[]):
@@ -100,6 +103,8 @@ class Task:
 
     def example_input(self) -> torch.Tensor:
         """(1, C, H, W) float32, always the same standard normal numbers."""
+        import torch
+
         generator = torch.Generator().manual_seed(0)
         return torch.randn((1, *self.input_shape), generator=generator)
 
@@ -141,10 +146,36 @@ def task_names() -> tuple[str, ...]:
     return tuple(_TASKS)
 
 
+def _built(name: str, *given: Any, **named: Any) -> nn.Module:
+    """What `name` of `tasks.models` makes of the arguments."""
+    from pruning_env.tasks import models
+
+    return getattr(models, name)(*given, **named)
+
+
+def _images(loader: str, root: str | None) -> Splits:
+    """What `loader` of `tasks.data` finds in the data root."""
+    from pruning_env.tasks import data
+
+    return getattr(data, loader)(root)
+
+
+def _load(module: nn.Module, path: str | os.PathLike[str]) -> None:
+    from pruning_env.tasks.models import load_state_file
+
+    load_state_file(module, path)
+
+
+def _checkpoints(root: str | None) -> Path:
+    from pruning_env.tasks.data import data_root
+
+    return data_root(root) / "checkpoints"
+
+
 def _shipped_weights(file: str, module: nn.Module, weights: str | None, root: str | None) -> None:
     """Load `weights`, or the file of this name that comes with the package."""
     del root
-    load_state_file(module, weights if weights is not None else WEIGHTS_FOLDER / file)
+    _load(module, weights if weights is not None else WEIGHTS_FOLDER / file)
 
 
 def _published_checkpoint(
@@ -152,18 +183,18 @@ def _published_checkpoint(
 ) -> None:
     """Load `weights`, or the one file like `pattern` under `checkpoints/` in the data root."""
     if weights is not None:
-        load_state_file(module, weights)
+        _load(module, weights)
         return
-    folder = data.data_root(root) / "checkpoints"
+    folder = _checkpoints(root)
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         raise FileNotFoundError(
             f"weights: this task ships none, and {folder} holds {len(found)} files like {pattern} "
             f"where one is needed. Pass weights=<file>, a checkpoint of "
             f"github.com/akamaster/pytorch_resnet_cifar10, or name by data_root= or the variable "
-            f"{data.DATA_VARIABLE} a folder that holds it under checkpoints/."
+            f"PRUNING_ENV_DATA a folder that holds it under checkpoints/."
         )
-    load_state_file(module, found[0])
+    _load(module, found[0])
 
 
 def _trained_here(
@@ -171,16 +202,16 @@ def _trained_here(
 ) -> None:
     """Load `weights`, or `checkpoints/<name>.safetensors` in the data root."""
     if weights is not None:
-        load_state_file(module, weights)
+        _load(module, weights)
         return
-    path = data.data_root(root) / "checkpoints" / f"{name}.safetensors"
+    path = _checkpoints(root) / f"{name}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
             f"weights: {title} ships none, and there is no file {path}. Train them from a "
             f"checkout with `python -m benchmarks train --task {name} --device cuda --out {path}`, "
             "or pass weights=<file>."
         )
-    load_state_file(module, path)
+    _load(module, path)
 
 
 def _published_imagenet(
@@ -188,7 +219,7 @@ def _published_imagenet(
 ) -> None:
     """Load `weights`, or the one file of torchvision's for `model` under `checkpoints/`."""
     if weights is None:
-        folder = data.data_root(root) / "checkpoints"
+        folder = _checkpoints(root)
         found = sorted(folder.glob(f"{model}-*.pth"))
         if len(found) != 1:
             raise FileNotFoundError(
@@ -196,7 +227,7 @@ def _published_imagenet(
                 "needed. Put torchvision's published file there, or pass weights=<file>."
             )
         weights = os.fspath(found[0])
-    load_state_file(module, weights)
+    _load(module, weights)
 
 
 def _torchvision_model(model: str, num_classes: int) -> nn.Module:
@@ -244,7 +275,7 @@ def imagefolder_task(
         summary=f"torchvision's {model} on images in folders; weights from a file",
         build=partial(_torchvision_model, model, num_classes),
         load_data=partial(
-            load_imagefolder,
+            _load_imagefolder,
             folder=folder,
             image_size=image_size,
             search_train=search_train,
@@ -256,17 +287,25 @@ def imagefolder_task(
     )
 
 
-def _load_digits(root: str | None) -> data.Splits:
+def _load_imagefolder(root: str | None, **settings: Any) -> Splits:
+    from pruning_env.tasks.image_folders import load_imagefolder
+
+    return load_imagefolder(root, **settings)
+
+
+def _load_digits(root: str | None) -> Splits:
     """The digits come with scikit-learn, so there is no folder to look in."""
+    from pruning_env.tasks.data import load_digits8
+
     del root
-    return data.load_digits8()
+    return load_digits8()
 
 
 register_task(
     Task(
         name="digits-resnet8",
         summary="ResNet-8 on 8 x 8 handwritten digits (scikit-learn); trained weights included",
-        build=partial(CifarResNet, 8, in_channels=1, shortcut="B"),
+        build=partial(_built, "CifarResNet", 8, in_channels=1, shortcut="B"),
         load_data=_load_digits,
         load_weights=partial(_shipped_weights, "digits-resnet8.safetensors"),
         input_shape=(1, 8, 8),
@@ -278,8 +317,8 @@ for _depth in (20, 32, 56):
         Task(
             name=f"cifar10-resnet{_depth}",
             summary=f"ResNet-{_depth} (He et al. 2016, option A) on CIFAR-10; weights from a file",
-            build=partial(CifarResNet, _depth),
-            load_data=data.load_cifar10,
+            build=partial(_built, "CifarResNet", _depth),
+            load_data=partial(_images, "load_cifar10"),
             load_weights=partial(_published_checkpoint, f"resnet{_depth}-*.th"),
             input_shape=(3, 32, 32),
             # The published checkpoints were trained on all 50,000 training images.
@@ -289,40 +328,44 @@ for _depth in (20, 32, 56):
 
 # Weights of these are trained by `python -m benchmarks train`, on search-train only.
 _TRAINED_HERE: tuple[tuple[str, str, BuildNetwork], ...] = (
-    ("cifar10-vgg11", "VGG-11-BN, one linear classifier", partial(CifarVGG, 11)),
-    ("cifar10-vgg16", "VGG-16-BN, one linear classifier", partial(CifarVGG, 16)),
-    ("cifar10-vgg19", "VGG-19-BN, one linear classifier", partial(CifarVGG, 19)),
-    ("cifar10-resnet18", "ResNet-18 with a 3 x 3 stem", models.cifar_resnet18),
-    ("cifar10-mobilenetv2", "MobileNetV2 at full resolution", models.cifar_mobilenet_v2),
+    ("cifar10-vgg11", "VGG-11-BN, one linear classifier", partial(_built, "CifarVGG", 11)),
+    ("cifar10-vgg16", "VGG-16-BN, one linear classifier", partial(_built, "CifarVGG", 16)),
+    ("cifar10-vgg19", "VGG-19-BN, one linear classifier", partial(_built, "CifarVGG", 19)),
+    ("cifar10-resnet18", "ResNet-18 with a 3 x 3 stem", partial(_built, "cifar_resnet18")),
+    (
+        "cifar10-mobilenetv2",
+        "MobileNetV2 at full resolution",
+        partial(_built, "cifar_mobilenet_v2"),
+    ),
     (
         "cifar100-vgg19",
         "VGG-19-BN with two hidden layers of 4,096",
-        partial(CifarVGG, 19, num_classes=100, hidden=4096),
+        partial(_built, "CifarVGG", 19, num_classes=100, hidden=4096),
     ),
     (
         "cifar100-resnet56",
         "ResNet-56 (He et al. 2016, option B)",
-        partial(CifarResNet, 56, num_classes=100, shortcut="B"),
+        partial(_built, "CifarResNet", 56, num_classes=100, shortcut="B"),
     ),
     (
         "cifar100-resnet50",
         "ResNet-50 with a 3 x 3 stem",
-        partial(models.cifar_resnet50, num_classes=100),
+        partial(_built, "cifar_resnet50", num_classes=100),
     ),
     (
         "cifar100-densenet121",
         "DenseNet-121 with a 3 x 3 stem",
-        partial(models.cifar_densenet121, num_classes=100),
+        partial(_built, "cifar_densenet121", num_classes=100),
     ),
     (
         "cifar100-googlenet",
         "GoogLeNet with a 3 x 3 stem",
-        partial(models.CifarGoogLeNet, num_classes=100),
+        partial(_built, "CifarGoogLeNet", num_classes=100),
     ),
     (
         "cifar100-mobilenetv3",
         "MobileNetV3-Large, stem of stride 2",
-        partial(models.CifarMobileNetV3, num_classes=100),
+        partial(_built, "CifarMobileNetV3", num_classes=100),
     ),
 )
 for _name, _network, _build in _TRAINED_HERE:
@@ -332,7 +375,7 @@ for _name, _network, _build in _TRAINED_HERE:
             name=_name,
             summary=f"{_network} on CIFAR-{100 if _cifar100 else 10}; weights by benchmarks train",
             build=_build,
-            load_data=data.load_cifar100 if _cifar100 else data.load_cifar10,
+            load_data=partial(_images, "load_cifar100" if _cifar100 else "load_cifar10"),
             load_weights=partial(_trained_here, _name, _network),
             input_shape=(3, 32, 32),
             val_seen=False,
@@ -342,8 +385,8 @@ register_task(
     Task(
         name="mnist-lenet5",
         summary="LeNet-5 with ReLU on MNIST; weights by benchmarks train",
-        build=LeNet5,
-        load_data=data.load_mnist,
+        build=partial(_built, "LeNet5"),
+        load_data=partial(_images, "load_mnist"),
         load_weights=partial(_trained_here, "mnist-lenet5", "LeNet-5"),
         input_shape=(1, 28, 28),
         val_seen=False,
