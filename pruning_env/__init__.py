@@ -7,10 +7,13 @@ may change.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+
+from pruning_env.former_names import FORMER_NAMES, FormerNames
 
 if TYPE_CHECKING:
     from pruning_env.envs.cnn_prune import CNNPruneEnv
@@ -107,3 +110,7 @@ def _register_environments() -> None:
 
 
 _register_environments()
+
+if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
+    _former = {f"{__name__}.{old}": f"{__name__}.{new}" for old, new in FORMER_NAMES.items()}
+    sys.meta_path.append(FormerNames(_former))

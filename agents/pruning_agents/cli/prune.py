@@ -16,6 +16,7 @@ from pruning_agents.cli.arguments import BadInput
 from pruning_agents.cli.delivery import deliver
 from pruning_agents.cli.options import add_environment, add_output, check_output, make_env
 from pruning_agents.cli.output import agent_name
+from pruning_agents.former_names import former_names
 from pruning_agents.rl_pruner.algorithm import RLPruner
 from pruning_agents.search.registry import get_agent
 from pruning_agents.search.result import IncumbentTracker, Search, SearchResult
@@ -58,7 +59,8 @@ def _load_agent(path: str, env: gym.Env) -> BaseAlgorithm:
         learner = None if name is None else get_agent(name).learner
         # A file that says nothing was written by hand, and by the agent of this project.
         algorithm = RLPruner if learner is None else learner.algorithm
-        return algorithm.load(path, env=env, device="cpu")
+        with former_names():
+            return algorithm.load(path, env=env, device="cpu")
     except ValueError as error:
         raise BadInput(f"argument --agent: {path}: {error}") from error
 

@@ -22,6 +22,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from pruning_agents.former_names import former_names
 from pruning_agents.search.recording import IncumbentRecorder
 from pruning_agents.search.result import IncumbentTracker
 from pruning_agents.search.rng_state import Generators
@@ -192,7 +193,8 @@ def load_checkpoint(
             _check_about(path, about, identity)
             # All is read, and so checked for damage, before anything is unpickled.
             parts = {name: file.read(name) for name in file.namelist()}
-        checkpoint = pickle.loads(parts[_REST])
+        with former_names():
+            checkpoint = pickle.loads(parts[_REST])
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
@@ -200,9 +202,10 @@ def load_checkpoint(
             f"{path} is no checkpoint, or a damaged one ({error}); delete it to begin anew"
         ) from error
     # SB3 discards the observation that training would go on from, unless told not to.
-    agent = algorithm.load(io.BytesIO(parts[_AGENT]), env=env, device="cpu", force_reset=False)
-    if isinstance(agent, OffPolicyAlgorithm):
-        agent.load_replay_buffer(io.BytesIO(parts[_REPLAY]), truncate_last_traj=False)
+    with former_names():
+        agent = algorithm.load(io.BytesIO(parts[_AGENT]), env=env, device="cpu", force_reset=False)
+        if isinstance(agent, OffPolicyAlgorithm):
+            agent.load_replay_buffer(io.BytesIO(parts[_REPLAY]), truncate_last_traj=False)
     return agent, checkpoint
 
 

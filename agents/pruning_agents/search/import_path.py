@@ -18,6 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 
+from pruning_agents.former_names import present_name
 from pruning_agents.search.budgeted_search import MAX_VISITS_PER_EVALUATION
 from pruning_agents.search.recording import EvaluationsSpent, LimitedRecorder
 from pruning_agents.search.registry import AgentEntry, SearchFunction, get_agent
@@ -54,7 +55,7 @@ def resolve_agent(name: str) -> AgentEntry:
         return get_agent(name)
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(present_name(module)), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"agent={name!r} cannot be imported: {error}") from error
     if inspect.isclass(found):
