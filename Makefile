@@ -42,11 +42,12 @@ test-oldest: $(STAMP) ## the tests of the environments with the oldest versions 
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(OLDEST_VENV)/bin/python -m pytest -q \
 		tests/envs/test_cnn_prune.py tests/envs/test_cnn_prune_vector.py tests/envs/test_sb3.py tests/tabular/test_tabular.py
 
-check: $(STAMP) ## lint, formatting, types, spelling
+check: $(STAMP) ## lint, formatting, types, spelling, the order of the rooms
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/lint-imports
 
 docs: $(STAMP) ## build the pages into docs/_build/; any warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build

@@ -6,6 +6,8 @@ import inspect
 import json
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -141,6 +143,7 @@ def test_workers_of_gymnasium_and_stable_baselines_step_as_one_process_does(star
 
 USE = """
 import sys
+from pathlib import Path
 import gymnasium as gym
 import pruning_agents.cli.main, pruning_env
 for module in (pruning_env, pruning_agents.cli.main):
@@ -149,10 +152,27 @@ for name in ("CNNPrune-v0", "CNNPruneTabular-v0"):
     env = gym.make(name, budget={{"params": 0.9}})
     env.reset(seed=0)
     env.step(env.action_space.sample())
-from pruning_agents.stock.settings import read_settings
-from pathlib import Path
-assert sorted(Path(pruning_agents.__file__).parent.glob("stock/hyperparameters/*.yaml"))
-sys.exit(pruning_agents.cli.main.main(["tasks"]))
+main, COMMANDS = pruning_agents.cli.main.main, pruning_agents.cli.main.COMMANDS
+for command in COMMANDS:
+    try:
+        main([command, "--help"])
+    except SystemExit as end:
+        assert end.code == 0, command
+for command in ("tasks", "agents"):
+    assert main([command]) == 0
+short = ["--evaluations", "5", "--no-progress", "--env", "CNNPruneTabular-v0"]
+assert main(["train", "--agent", "rl-pruner", *short, "--out", "found"]) == 0
+for name in ("random-search", "cem"):
+    rows = str(Path({rows!r}).with_name("agents-tabular.jsonl"))
+    assert main(["compare", rows, rows, "--agents", name + ",uniform"]) == 0
+assert main(["validate", {rows!r}]) == 0
+{readme}
+"""
+
+BOTH = """
+import agents, pruning_agents, pruning_env
+assert hasattr(agents, "Runner") and not hasattr(agents, "RLPruner"), agents.__file__
+assert pruning_agents.RLPruner.__module__.startswith("pruning_agents.")
 """
 
 
@@ -201,13 +221,38 @@ def test_wheel_and_sdist_hold_what_is_needed_and_run_in_an_environment_of_their_
     # project stays out.
     (packages / "third_parties.pth").write_text("\n".join(here) + "\n")
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(
-        [str(place / "bin" / "python"), "-c", USE.format(folder=str(packages))],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=variables,
-        check=False,
+    rows = tmp_path / "few.jsonl"
+    committed = ROOT / "benchmarks" / "results" / "agents-tabular.jsonl"
+    shutil.copy(committed, tmp_path)
+    rows.write_text("".join(committed.read_text().splitlines(keepends=True)[:3]))
+    (ten_lines,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        if "pruned_model()" in block
     )
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(place / "bin" / "python"), "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=variables,
+            check=False,
+        )
+
+    result = run(USE.format(folder=str(packages), rows=str(rows), readme=ten_lines))
     assert result.returncode == 0, result.stderr
-    assert "digits-resnet8" in result.stdout
+    assert "digits-resnet8" in result.stdout and "3 of 3 rows replay" in result.stdout
+    assert (tmp_path / "found" / "result.json").is_file()
+
+    # Beside the widely installed package that has the import name `agents`.
+    theirs = tmp_path / "theirs"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(theirs)]
+    installed = subprocess.run([*command, "openai-agents"], capture_output=True, check=False)
+    if installed.returncode:
+        pytest.skip("openai-agents cannot be installed here")
+    with (packages / "third_parties.pth").open("a") as file:
+        file.write(f"{theirs}\n")
+    result = run(BOTH)
+    assert result.returncode == 0, result.stderr
