@@ -1,4 +1,4 @@
-"""What is imported before it is needed: nothing heavy, judged by names of modules, not by seconds."""
+"""What a process imports before it is needed: nothing heavy, by names of modules, not by seconds."""
 
 from __future__ import annotations
 
