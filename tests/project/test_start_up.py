@@ -1,4 +1,4 @@
-"""What a process imports before it is needed: nothing heavy, by names of modules, not by seconds."""
+"""What a process imports before it is needed: nothing heavy. By names; seconds are noisy."""
 
 from __future__ import annotations
 
