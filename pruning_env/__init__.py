@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pruning_env.process.rewards import Outcome, register_reward
     from pruning_env.process.state import PruningState
     from pruning_env.tasks.data import Split, Splits, load_digits8, load_npz
+    from pruning_env.tasks.models.loading import load_state_file
     from pruning_env.tasks.registry import Task, imagefolder_task, register_task
     from pruning_env.tasks.storage import load_pruned, save_pruned
 
@@ -47,6 +48,7 @@ __all__ = [
     "load_digits8",
     "load_npz",
     "load_pruned",
+    "load_state_file",
     "register_budget",
     "register_importance",
     "register_reward",
@@ -72,6 +74,7 @@ _HOMES = {
     "load_digits8": "tasks.data",
     "load_npz": "tasks.data",
     "load_pruned": "tasks.storage",
+    "load_state_file": "tasks.models.loading",
     "register_budget": "process.budgets",
     "register_importance": "evaluation.importance.scores",
     "register_reward": "process.rewards",

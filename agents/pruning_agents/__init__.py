@@ -10,24 +10,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pruning_agents.baselines.sampling import random_search
+    from pruning_agents.baselines.beam import beam_search
+    from pruning_agents.baselines.cem import cem
+    from pruning_agents.baselines.hill_climbing import hill_climbing
+    from pruning_agents.baselines.ranking import global_l1, global_taylor
+    from pruning_agents.baselines.sampling import random_policy, random_search
+    from pruning_agents.baselines.sensitivity import sensitivity_greedy
     from pruning_agents.baselines.uniform import uniform
+    from pruning_agents.comparison.cells import Cell, run_cell
+    from pruning_agents.comparison.questions import questions
+    from pruning_agents.comparison.rows import read_rows
+    from pruning_agents.comparison.statistics import (
+        bootstrap,
+        interquartile_mean,
+        paired_difference,
+        probability_of_improvement,
+    )
+    from pruning_agents.comparison.table import verdict
     from pruning_agents.ppo_lagrangian.algorithm import PPOLagrangian
     from pruning_agents.rl_pruner.algorithm import RLPruner
     from pruning_agents.rl_pruner.distribution import perturb
     from pruning_agents.rl_pruner.distribution_policy import DistributionPolicy
     from pruning_agents.rl_pruner.groupwise_policy import GroupwisePolicy
     from pruning_agents.search.budgeted_search import BudgetedSearch
-    from pruning_agents.search.recording import IncumbentRecorder
+    from pruning_agents.search.recording import EvaluationsSpent, IncumbentRecorder
     from pruning_agents.search.registry import AgentEntry, agent_names, get_agent, register_agent
     from pruning_agents.search.result import Search, SearchResult
+    from pruning_agents.search.rows import provenance
     from pruning_agents.search.training import StopAtEvaluations
     from pruning_agents.stock.groupwise import GroupwiseExtractor
 
 __all__ = [
     "AgentEntry",
     "BudgetedSearch",
+    "Cell",
     "DistributionPolicy",
+    "EvaluationsSpent",
     "GroupwiseExtractor",
     "GroupwisePolicy",
     "IncumbentRecorder",
@@ -37,18 +55,36 @@ __all__ = [
     "SearchResult",
     "StopAtEvaluations",
     "agent_names",
+    "beam_search",
+    "bootstrap",
+    "cem",
     "get_agent",
+    "global_l1",
+    "global_taylor",
+    "hill_climbing",
+    "interquartile_mean",
+    "paired_difference",
     "perturb",
+    "probability_of_improvement",
+    "provenance",
+    "questions",
+    "random_policy",
     "random_search",
+    "read_rows",
     "register_agent",
+    "run_cell",
+    "sensitivity_greedy",
     "uniform",
+    "verdict",
 ]
 
 #: Where each exported name lives, so that it is loaded when it is first used (PEP 562).
 _HOMES = {
     "AgentEntry": "search.registry",
     "BudgetedSearch": "search.budgeted_search",
+    "Cell": "comparison.cells",
     "DistributionPolicy": "rl_pruner.distribution_policy",
+    "EvaluationsSpent": "search.recording",
     "GroupwiseExtractor": "stock.groupwise",
     "GroupwisePolicy": "rl_pruner.groupwise_policy",
     "IncumbentRecorder": "search.recording",
@@ -58,11 +94,27 @@ _HOMES = {
     "SearchResult": "search.result",
     "StopAtEvaluations": "search.training",
     "agent_names": "search.registry",
+    "beam_search": "baselines.beam",
+    "bootstrap": "comparison.statistics",
+    "cem": "baselines.cem",
     "get_agent": "search.registry",
+    "global_l1": "baselines.ranking",
+    "global_taylor": "baselines.ranking",
+    "hill_climbing": "baselines.hill_climbing",
+    "interquartile_mean": "comparison.statistics",
+    "paired_difference": "comparison.statistics",
     "perturb": "rl_pruner.distribution",
+    "probability_of_improvement": "comparison.statistics",
+    "provenance": "search.rows",
+    "questions": "comparison.questions",
+    "random_policy": "baselines.sampling",
     "random_search": "baselines.sampling",
+    "read_rows": "comparison.rows",
     "register_agent": "search.registry",
+    "run_cell": "comparison.cells",
+    "sensitivity_greedy": "baselines.sensitivity",
     "uniform": "baselines.uniform",
+    "verdict": "comparison.table",
 }
 
 

@@ -1,6 +1,5 @@
-"""Any agent on any task with the same evaluations, counted by the environment, and what it says.
+"""Any agent on any task with the same evaluations: the runs, the figures, an episode step by step.
 
-`cells` runs one agent with one seed, `run` all that are asked for; `rows` is what is written down,
-`origin` what it was made from, `statistics` what may be said of it, `table` and `figure` how.
-`replay` checks rows, `leaderboard` ranks those that pass, `compare` puts two files side by side.
+What a row is and what may be said of rows is in `pruning_agents.comparison`. Begin with `run.py`;
+`executors.py` and `ray_tasks.py` say where runs happen, `results.py` writes table and figures.
 """

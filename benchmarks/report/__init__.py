@@ -1,1 +1,4 @@
-"""Results as one page of HTML that needs nothing else."""
+"""Results as one page of HTML that needs nothing else.
+
+Begin with `page.py`.
+"""

@@ -1,1 +1,4 @@
-"""The published tables, reached under honest rules: search, recovery, one look at test."""
+"""The published tables, under honest rules: search on search-val, recovery, one look at test.
+
+Begin with `published.py`, the numbers of the papers, and `cell.py`, one of ours.
+"""

@@ -1,1 +1,4 @@
-"""What a step costs, against the least it could cost, other libraries, and its own growth."""
+"""What a step costs, against the least it could cost, other libraries, and its own growth.
+
+Begin with `questions.py`.
+"""

@@ -1,1 +1,4 @@
-"""Does state help: fixed sequences of actions against policies that see where they are."""
+"""Whether seeing the state helps: fixed sequences of actions against policies that observe.
+
+Begin with `policies.py`.
+"""

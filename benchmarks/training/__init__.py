@@ -1,1 +1,4 @@
-"""Base training: the dense networks that the reproduced tables start from."""
+"""Training of the dense networks that the reproduced tables start from.
+
+Begin with `recipes.py`; `loop.py` trains.
+"""

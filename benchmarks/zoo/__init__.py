@@ -1,6 +1,6 @@
-"""The zoo: is every network we can find traced, pruned correctly, and quickly?
+"""Whether every network that we can find is traced, pruned correctly, and quickly.
 
-`catalogue` lists the networks, `rows` says what is measured, `worker` measures one network in a
-process of its own, `peer` is Torch-Pruning's side of it, `run` drives the workers and `table`
-writes down what they found; `surgery` times single candidates.
+`catalogue.py` lists the networks, `worker.py` measures one in a process of its own, `peer.py` is
+Torch-Pruning's side of it, `table.py` writes down what was found; `surgery.py` times single
+candidates. Begin with `run.py`.
 """

@@ -297,7 +297,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     ```python
     >>> envs = gym.make_vec("CNNPrune-v0", num_envs=4)
     >>> observations, infos = envs.reset(seed=0)
-    >>> from pruning_env.envs.sb3 import CNNPruneVecEnv  # Stable-Baselines3's interface to it
+    >>> from pruning_env import CNNPruneVecEnv  # Stable-Baselines3's interface to it
     >>> sb3_envs = CNNPruneVecEnv(envs)
 
     ```

@@ -1,4 +1,4 @@
-"""What was spent: networks judged on search-val, and looks at the test split.
+"""Counters of evaluations: networks judged on search-val, and reads of the test split.
 
 A ledger belongs to an evaluator and stays one object when environments are copied or pickled, so
 that a copy spends what its original does. A meter counts for all ledgers of the process while it is
@@ -17,7 +17,7 @@ __all__ = ["Ledger", "Meter"]
 
 
 class Ledger:
-    """Counts that copies share; they grow and never shrink.
+    """Counts of evaluations that an environment and its copies share; they never shrink.
 
     Deep copies are the object itself, and so are pickles loaded where it is alive; elsewhere a
     pickle is a ledger of its own that goes on from the same counts.
@@ -70,7 +70,7 @@ class Ledger:
 
 
 class Meter:
-    """Everything that this process spends from `with Meter() as meter:` to the end of the block.
+    """Evaluations of the whole process, from `with Meter() as meter:` to the end of the block.
 
     Attributes:
         evaluations: networks judged on search-val.

@@ -1,4 +1,4 @@
-"""Which strategy and batch size judge candidates, chosen by measurement.
+"""Timed trials that choose how pruned networks are evaluated: strategy and batch size.
 
 The clock may choose only among plans that give the same results on trial candidates: timing noise
 must not reach an accuracy. Knows nothing of splits or caches.
@@ -46,7 +46,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """How candidates are judged.
+    """The strategy and batch size by which pruned networks are evaluated.
 
     Attributes:
         strategy: "sliced", "masked", "batched" or "compiled".

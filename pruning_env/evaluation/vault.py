@@ -1,4 +1,4 @@
-"""Where test data lie: one place, whose openings are counted and whose content is never copied.
+"""Holds the test data, counts each read of them, and never copies or pickles them.
 
 It keeps honest code from looking by accident, and makes every look show. It does not stop code
 that reads the data set from disk again, or this object's private attribute. Knows nothing of what
@@ -17,7 +17,7 @@ Content = TypeVar("Content")
 
 
 class Vault(Generic[Content]):
-    """Holds test data.
+    """Holds the test data and counts how often they are read.
 
     Args:
         content: what is kept; None in what comes out of a pickle.

@@ -1,4 +1,4 @@
-"""Make the table: the script behind the file that `CNNPruneTabular-v0` reads.
+"""The script that evaluates every configuration and writes the table of `CNNPruneTabular-v0`.
 
     python -m pruning_env.tabular.enumerate --out digits-resnet8.npz
 

@@ -1,4 +1,4 @@
-"""What the table says of the best: optimum, Pareto front, and how far a result is from them.
+"""The optimum and the Pareto front of the table, and the regret of a result.
 
 All of it on search-val, the split that agents search on. Knows nothing of Gymnasium.
 """

@@ -1,4 +1,4 @@
-"""Judge every configuration of a three-stage ResNet-8, sharing what configurations have in common.
+"""Evaluate all configurations of a three-stage ResNet-8, sharing what they have in common.
 
 The activations after a stage depend only on the widths up to there, recalibrated batch norms
 included, so each stage runs once for each choice of widths so far; and the channels of the last

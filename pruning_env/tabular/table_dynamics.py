@@ -1,4 +1,4 @@
-"""The pruning process of `PruningDynamics` on a table: one step of many places as array lookups.
+"""`PruningDynamics` on the table: steps of one or many episodes as array lookups.
 
 Everything that depends on the configuration alone (costs, feasibility, most of the observation) is
 an array over the table; a step is one split of units over groups, and an index. Which units go is
@@ -28,7 +28,7 @@ __all__ = ["Place", "TabularProcess"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an episode is, or N episodes: a `PruningState` by its index in the table.
+    """The state of an episode, or of N episodes, by its index in the table.
 
     It has a state's attributes, with (N,) arrays for numbers and (N, ...) for arrays where it is N
     episodes, so that dynamics and rewards written with arithmetic can read it as one.

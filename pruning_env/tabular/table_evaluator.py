@@ -1,4 +1,4 @@
-"""An evaluator that looks answers up: the face that `Evaluator` shows, over a table.
+"""`Evaluator`'s interface over the table: accuracies are looked up, not measured.
 
 It judges what `Evaluator` judges, and counts as it does, without network or images. Knows nothing
 of actions, budgets, rewards or agents.
@@ -29,7 +29,7 @@ _MEMORY = ("cache_hits", "_seen")
 
 
 class TableEvaluator:
-    """Answers with the table's entry for a keep mask.
+    """Looks up what the table has for a keep mask, in place of an `Evaluator`.
 
     `Evaluator` forgets the oldest of more than 4,096 masks and pays for them again; a table forgets
     nothing, so every configuration is paid for once.

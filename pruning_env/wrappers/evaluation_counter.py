@@ -1,4 +1,4 @@
-"""`EvaluationCounter`: what a search has spent, and an end when that is enough.
+"""`EvaluationCounter`: counts evaluations in `info`, and truncates when they are spent.
 
 Reads the environment's own count; knows nothing of what an evaluation is.
 """

@@ -1,7 +1,7 @@
-"""`PadGroups`: networks with different numbers of groups behind spaces of the same size.
+"""`PadGroups`: pads observations and actions, so that several networks share one policy.
 
-One policy can then be trained on several tasks at once. Knows the layout of a flat observation, and
-nothing of what its numbers mean.
+Networks with different numbers of groups then have spaces of the same size. Knows the layout of a
+flat observation, and nothing of what its numbers mean.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pruning_env.tasks import registry as tasks
 from tests.helpers.paths import ROOT
 
 README = ROOT / "README.md"
+MOST_WORDS = 900
 
 
 def test_every_python_block_of_the_readme_runs(
@@ -24,7 +25,27 @@ def test_every_python_block_of_the_readme_runs(
     printed = capsys.readouterr().out
     assert "of the parameters" in printed
     assert "rl-pruner: search-val accuracy" in printed
-    assert "[('0', 32), ('3', 64)]" in printed
+    assert "[('0', 32), ('2', 64)]" in printed
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().split()) <= MOST_WORDS
+
+
+def test_the_readme_says_what_is_left_of_a_lead_after_training() -> None:
+    """Its numbers are those that the notebook shows."""
+    caveat = README.read_text().partition("## Results")[2].partition("\n## ")[0]
+    assert "gone" in caveat and 'recovery="finetune"' in caveat
+    notebook = (ROOT / "notebooks" / "03_bring_your_own_model_and_data.ipynb").read_text()
+    shown = {
+        method: re.search(
+            rf"params <= 0.25\s+{method}.*?test ([\d.]+), trained on ([\d.]+)", notebook
+        )
+        for method in ("uniform", "RLPruner")
+    }
+    for found in shown.values():
+        assert found is not None
+        assert all(f"{100 * float(accuracy):.1f} %" in caveat for accuracy in found.groups())
 
 
 def test_every_file_that_the_readme_links_exists() -> None:

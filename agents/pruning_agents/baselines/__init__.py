@@ -1,9 +1,10 @@
 """Searches without a learning agent: what every agent has to beat at equal evaluations.
 
-Each is a function (env, evaluations, seed) -> SearchResult | None that never steps the environment:
-it branches from the dense network through the pure transition. One candidate is a whole pruning,
-judged at its end, and costs one evaluation; repeat visits are free. They need
-`action="distribution"`, and know the environment by its dynamics only.
+Each is a function `(env, evaluations, seed) -> SearchResult | None` that never steps the
+environment: it branches from the dense network through the pure transition. One candidate is a
+whole pruning, judged at its end, and costs one evaluation; repeat visits are free. They need
+`action="distribution"`, and know the environment by its dynamics only. Begin with `sampling.py`,
+random search.
 """
 
 from pruning_agents.baselines.beam import beam_search

@@ -18,12 +18,12 @@ from pruning_env import (
     Split,
     Splits,
     Task,
+    load_state_file,
     register_budget,
     register_importance,
     register_reward,
     register_task,
 )
-from pruning_env.tasks.models import load_state_file
 
 SIZE = 9
 """Pixels of an image's side, three to a class."""
