@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 from pruning_env.former_names import FormerNames
 
@@ -84,7 +84,7 @@ def former_names() -> Iterator[None]:
         sys.modules.update(theirs)
 
 
-def _take() -> dict[str, object]:
+def _take() -> dict[str, ModuleType]:
     """Remove `agents` and its modules from those that are loaded, and return them."""
     names = [name for name in sys.modules if name == "agents" or name.startswith("agents.")]
     return {name: sys.modules.pop(name) for name in names}
