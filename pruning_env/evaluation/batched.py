@@ -35,8 +35,8 @@ class Batched:
 
     Weights that read removable channels, or that are refitted, and all buffers are there once per
     candidate, the first with zeros for the channels that its mask removes; all else is the dense
-    model's and shared. As
-    in `Masked`, a removed channel still computes, so a value that is not finite there spreads.
+    model's and shared. As in `Masked`, a removed channel still computes, so a value that is not
+    finite there spreads.
 
     Args:
         graph: Channel graph of `model`, no norm of which takes statistics over channels.

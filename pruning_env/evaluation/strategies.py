@@ -30,14 +30,12 @@ Recover = Callable[[nn.Module, torch.Tensor], None]
 
 
 class Refit(Protocol):
-    """Pruning that also changes weights, such as `Reconstruction`.
-
-    Attributes:
-        tensors: Names of all tensors that it may change.
-    """
+    """Pruning that also changes weights, such as `Reconstruction`."""
 
     @property
-    def tensors(self) -> tuple[str, ...]: ...
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all tensors that it may change."""
+        ...
 
     def pruned(self, keep: NDArray[np.bool_]) -> nn.Module:
         """The network pruned to a valid mask, eval mode, storage its own."""

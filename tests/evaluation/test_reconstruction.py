@@ -1,4 +1,4 @@
-"""Reconstruction: what is left of a network is fitted to what the dense one says, layer by layer."""
+"""Reconstruction: layers of a pruned network are fitted to what they say in the dense one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-import pruning_env
 from pruning_env.evaluation.evaluator import Evaluator
+from pruning_env.evaluation.importance.scores import importance
 from pruning_env.evaluation.recovery.patches import (
     inputs_at,
     outputs_at,
@@ -26,6 +26,7 @@ from pruning_env.evaluation.recovery.reconstruction import Reconstruction
 from pruning_env.evaluation.recovery.ridge import ridge_step
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tasks.registry import get_task
+from pruning_env.tasks.storage import load_pruned, save_pruned
 from tests.helpers.networks import jitter
 from tests.helpers.small import small_evaluator, small_model
 
@@ -36,6 +37,18 @@ def tail(channels: int) -> tuple[nn.Module, ...]:
 
 def conv(*sizes: int, **options: Any) -> nn.Module:
     return nn.Sequential(nn.Conv2d(*sizes, padding=1, **options), nn.ReLU())
+
+
+class _Widened(nn.Module):
+    """The small network on two image channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 1, 1)
+        self.rest = small_model()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rest(self.first(x))
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -66,20 +79,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.ReLU(),
         *tail(6),
     ),
-    "residual sum": lambda: nn.Sequential(*list(small_model().children())[:0], _Widened()),
+    "residual sum": _Widened,
 }
-
-
-class _Widened(nn.Module):
-    """The small network on two image channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(2, 1, 1)
-        self.rest = small_model()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.rest(self.first(x))
 
 
 def network(name: str) -> tuple[nn.Module, ChannelGraph, torch.Tensor]:
@@ -156,30 +157,35 @@ def test_what_runs_before_the_first_cut_keeps_its_weights(name: str) -> None:
     assert changed and changed <= set(last.consumers)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_no_reading_layer_is_further_from_its_outputs_than_without(name: str) -> None:
+def distance(model: nn.Module, candidate: nn.Module, images: torch.Tensor, layer: str) -> float:
+    """Of what a layer, none of whose outputs go, says in two networks."""
+    said: list[torch.Tensor] = []
+    for one in (model, candidate):
+        hook = one.get_submodule(layer).register_forward_hook(
+            lambda _, __, output: said.append(output.clone())
+        )
+        with torch.no_grad():
+            one(images)
+        hook.remove()
+    return float((said[0] - said[1]).square().sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [(name, -1) for name in NETWORKS]
+    + [(name, 0) for name in ("convolutions", "groups", "flatten", "transposed groups")],
+)
+def test_a_layer_comes_closer_to_its_outputs_than_without(name: str, group: int) -> None:
     model, graph, images = network(name)
-    first = graph.groups[0]
+    cut = graph.groups[group]
     keep = graph.full()
-    keep[first.start : first.start + first.size // 2] = False
-
-    def distance(candidate: nn.Module) -> float:
-        said: list[torch.Tensor] = []
-        reader = first.consumers[0]
-        for one in (model, candidate):
-            hook = one.get_submodule(reader).register_forward_hook(
-                lambda _, __, output: said.append(output.clone())
-            )
-            with torch.no_grad():
-                one.eval()(images)
-            hook.remove()
-        kept = [c for c in range(said[0].shape[1])]
-        return float((said[0] - said[1])[:, kept].square().sum())
-
+    keep[cut.start : cut.start + cut.size // 2] = False
     rebuilt = Reconstruction(graph, model, images).pruned(keep)
-    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
-        if name in ("convolutions", "groups", "flatten", "transposed", "transposed groups"):
-            assert distance(rebuilt) < 0.999 * distance(graph.prune(model, keep))
+    # Batch norms before the cut are as they were, so that re-estimating them changes nothing here.
+    pruned = graph.prune(model, keep).eval()
+    for reader in cut.consumers:
+        before = distance(model, pruned, images, reader)
+        assert distance(model, rebuilt, images, reader) < 0.999 * before
 
 
 def test_the_dense_network_is_left_as_it_was() -> None:
@@ -371,13 +377,17 @@ def test_weights_go_with_the_state_to_forks_and_into_files(tmp_path: Path) -> No
     model = unwrapped.pruned_model()
     fork = unwrapped.fork()
     twin = fork.pruned_model()
-    unwrapped.save_pruned(tmp_path / "net")
-    loaded = pruning_env.load_pruned(tmp_path / "net")
-    dense_cut = unwrapped.graph.prune(unwrapped.evaluator._model, unwrapped.state().keep)
-    assert any(
-        not torch.equal(a, b)
-        for a, b in zip(model.parameters(), dense_cut.parameters(), strict=True)
+    save_pruned(
+        tmp_path / "net",
+        model,
+        unwrapped.graph,
+        unwrapped.state().keep,
+        architecture="digits-resnet8",
     )
+    loaded = load_pruned(tmp_path / "net")
+    dense_cut = unwrapped.graph.prune(unwrapped.evaluator._model, unwrapped.state().keep)
+    pairs = zip(model.parameters(), dense_cut.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, twin.state_dict()[name])
         assert torch.equal(tensor, loaded.state_dict()[name])
@@ -395,3 +405,41 @@ def test_the_vector_environment_judges_alike() -> None:
     *_, info = single.step(actions[0])
     *_, infos = vector.step(actions)
     assert infos["accuracy"][0] == info["accuracy"]
+
+
+# The importance made for it
+
+
+def test_channels_that_others_explain_go_first_and_not_with_those_that_explain_them() -> None:
+    model, graph, images = network("convolutions")
+    places = np.arange(graph.num_channels)
+    keep = graph.keep_top(graph.rank(-places.astype(float)), graph.sizes - 2)
+    copy_channels(model, graph, keep)  # the last two of each group are copies of its first two
+    scores = importance("reconstruction", graph, model, images=images)
+    for group in graph.groups:
+        lost = scores[group.start : group.start + group.size]
+        first = set(np.argsort(lost)[:2].tolist())
+        pairs = [{0, group.size - 2}, {1, group.size - 1}]
+        assert all(len(first & pair) == 1 for pair in pairs)
+        assert np.sort(lost)[1] < 1e-2 * np.sort(lost)[2]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_that_can_be_fitted_can_be_ranked(name: str) -> None:
+    model, graph, images = network(name)
+    scores = importance("reconstruction", graph, model, images=images)
+    assert (scores >= 0).all()
+    assert scores.max() > 0
+    assert np.array_equal(scores, importance("reconstruction", graph, model, images=images))
+
+
+def test_a_group_that_nothing_can_be_fitted_to_is_named() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), *tail(4)
+    )
+    images = torch.randn(4, 2, 8, 8)
+    graph = ChannelGraph.trace(model, images[:1])
+    with pytest.raises(ValueError, match=r"group '0'.*l1, l2, taylor"):
+        importance("reconstruction", graph, model, images=images)
+    with pytest.raises(ValueError, match="needs at least one image"):
+        importance("reconstruction", graph, model)

@@ -24,7 +24,7 @@ def ridge_step(read: Tensor, missing: Tensor, shifted: bool) -> tuple[Tensor, Te
         shifted: Whether s is free; otherwise it is 0.
 
     Returns:
-        (G, n, m) and (G, 1, m), in the dtype of `read`; not finite where `read` or `missing` is not.
+        (G, n, m) and (G, 1, m), in the dtype of `read`; not finite where an argument is not.
     """
     groups, rows, inputs = read.shape
     middle = read.new_zeros(groups, 1, inputs)
