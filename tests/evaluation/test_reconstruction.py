@@ -35,8 +35,9 @@ def tail(channels: int) -> tuple[nn.Module, ...]:
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4)
 
 
-def conv(*sizes: int, **options: Any) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(*sizes, padding=1, **options), nn.ReLU())
+def conv(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, groups=groups)
+    return nn.Sequential(layer, nn.ReLU())
 
 
 class _Widened(nn.Module):
@@ -52,23 +53,21 @@ class _Widened(nn.Module):
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "convolutions": lambda: nn.Sequential(conv(2, 8, 3), conv(8, 6, 3, stride=2), *tail(6)),
-    "groups": lambda: nn.Sequential(conv(2, 8, 3), conv(8, 8, 3, groups=2), *tail(8)),
-    "depthwise": lambda: nn.Sequential(
-        conv(2, 8, 3), conv(8, 16, 3, groups=8), conv(16, 6, 3), *tail(6)
-    ),
-    "flatten": lambda: nn.Sequential(conv(2, 8, 3, stride=3), nn.Flatten(), nn.Linear(72, 4)),
+    "convolutions": lambda: nn.Sequential(conv(2, 8), conv(8, 6, stride=2), *tail(6)),
+    "groups": lambda: nn.Sequential(conv(2, 8), conv(8, 8, groups=2), *tail(8)),
+    "depthwise": lambda: nn.Sequential(conv(2, 8), conv(8, 16, groups=8), conv(16, 6), *tail(6)),
+    "flatten": lambda: nn.Sequential(conv(2, 8, stride=3), nn.Flatten(), nn.Linear(72, 4)),
     "transposed": lambda: nn.Sequential(
-        conv(2, 8, 3, stride=2),
+        conv(2, 8, stride=2),
         nn.ConvTranspose2d(8, 6, 3, stride=2, output_padding=1),
         nn.ReLU(),
         *tail(6),
     ),
     "transposed groups": lambda: nn.Sequential(
-        conv(2, 8, 3), nn.ConvTranspose2d(8, 8, 3, groups=2), nn.ReLU(), *tail(8)
+        conv(2, 8), nn.ConvTranspose2d(8, 8, 3, groups=2), nn.ReLU(), *tail(8)
     ),
     "transposed depthwise": lambda: nn.Sequential(
-        conv(2, 8, 3), nn.ConvTranspose2d(8, 16, 3, groups=8), conv(16, 6, 3), *tail(6)
+        conv(2, 8), nn.ConvTranspose2d(8, 16, 3, groups=8), conv(16, 6), *tail(6)
     ),
     "batch norm": lambda: nn.Sequential(
         nn.Conv2d(2, 8, 3, bias=False),

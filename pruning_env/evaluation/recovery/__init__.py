@@ -1,4 +1,6 @@
-"""What is done to a pruned network before it is judged: batch norm re-estimated, or fine-tuning.
+"""What is done to a pruned network before it is judged.
 
-Begin with `batch_norm.py`, which has the names of all recoveries.
+Batch norm is re-estimated (`batch_norm.py`, which has the names of all recoveries), layers are
+fitted to the dense network's in closed form (`reconstruction.py`), or all is trained
+(`finetuning.py`).
 """

@@ -172,13 +172,13 @@ class Reconstruction:
         """Which outputs of a layer the pruned network has; None for all."""
         layer: Any = self._model.get_submodule(path)
         first, second = (self._owners.get((f"{path}.weight", dim)) for dim in (0, 1))
-        if not getattr(layer, "transposed", False):
-            channels = first
-        elif second is not None:  # every group makes the same channels
-            channels = np.tile(second, layer.groups)
-        else:
-            depthwise = layer.groups > 1 and first is not None
-            channels = np.repeat(first, layer.weight.shape[1]) if depthwise else None
+        channels = first
+        if getattr(layer, "transposed", False):
+            channels = None
+            if second is not None:  # every group makes the same channels
+                channels = np.tile(second, layer.groups)
+            elif first is not None and layer.groups > 1:  # depthwise
+                channels = np.repeat(first, layer.weight.shape[1])
         if channels is None or kept[channels].all():
             return None
         return torch.from_numpy(np.flatnonzero(kept[channels])).to(self._images.device)
