@@ -86,6 +86,8 @@ class _ByRows:
 
 
 def _solve(matrix: Tensor, ridge: Tensor, right: Tensor) -> Tensor:
-    """(matrix + ridge I)^-1 right; no error where it is not finite."""
+    """(matrix + ridge I)^-1 right of positive matrices; NaN where they are none, and no error."""
     one = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return torch.linalg.solve_ex(matrix + ridge[:, None, None] * one, right)[0]
+    factor, failed = torch.linalg.cholesky_ex(matrix + ridge[:, None, None] * one)
+    solution = torch.cholesky_solve(right, factor)
+    return torch.where(failed[:, None, None] > 0, torch.nan, solution)
