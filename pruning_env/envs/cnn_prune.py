@@ -233,7 +233,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `importance`        | str   | `"taylor"`          | a registered importance               |
     | `importance_images` | int   | `512`               | at least 1                            |
     | `sensitivity_every` | int   | `None`              | at least 1; `None`: dense network's   |
-    | `recovery`          | str   | `"bn"`              | `none`, `bn`, `finetune`              |
+    | `recovery`          | str   | `"bn"`              | see below                             |
     | `recovery_images`   | int   | `512`               | at least 2                            |
     | `finetune_steps`    | int   | `20`                | at least 1                            |
     | `finetune_lr`       | float | `0.001`             | above 0                               |
@@ -244,13 +244,17 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `precision`         | str   | `"float32"`         | `float32`, `bfloat16` (autocast)      |
     | `render_mode`       | str   | `None`              | `human`, `ansi`, `rgb_array`          |
 
-    After a cut, `recovery` does nothing (`none`), re-estimates the batch-norm statistics (`bn`), or
-    trains for `finetune_steps` SGD steps with the dense network as teacher (`finetune`), on
-    search-train images in each case. Trained weights are part of the state: the next step continues
-    from them, and `restore`, `fork()` and `transition` start from the weights of the state they are
-    given. Fewer `val_images`, at equal distances in search-val, make steps cheaper and accuracies
-    coarser. Likewise `recovery_images` and `importance_images` are taken from search-train: the
-    former by `bn`, at every evaluation, the latter by the ranking, once, and by the sensitivity.
+    After a cut, `recovery` does nothing (`none`), re-estimates the batch-norm statistics (`bn`),
+    fits each layer by least squares to what it says in the dense network (`reconstruct`, closed
+    form, one forward pass: He et al. 2017), or trains for `finetune_steps` SGD steps with the dense
+    network as teacher (`finetune`), on search-train images in each case. What `bn` and
+    `reconstruct` make of a network depends on the dense one and on the channels kept alone.
+    Trained weights are part of the state: the next step continues from them, and `restore`,
+    `fork()` and `transition` start from the weights of the state they are given. Fewer
+    `val_images`, at equal distances in search-val, make steps cheaper and accuracies coarser.
+    Likewise `recovery_images` and `importance_images` are taken from search-train: the former by
+    `bn` and `reconstruct`, at every evaluation, the latter by the ranking, once, and by the
+    sensitivity.
 
     Several budgets must all be met. Their names are `params`, `macs`, `latency` and those of
     registered functions of the pruned model. `latency` is the time of the pruned model over the
@@ -264,7 +268,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     forward pass), `compiled` (`masked`, compiled by `torch.compile`, on CUDA with CUDA graphs) or
     `auto`: on a CPU `sliced`, elsewhere the fastest of the first three, measured once.
 
-    The importances are `l1`, `l2`, `taylor`, `bn_scale` and `random`, one fixed random ranking.
+    The importances are `l1`, `l2`, `taylor`, `reconstruction` (what fitted layers lose with the
+    channel), `bn_scale` and `random`, one fixed random ranking.
     Tasks, budgets, rewards and importances can be registered.
 
     ```python

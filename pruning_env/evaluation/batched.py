@@ -18,7 +18,8 @@ from torch import nn
 from torch.func import vmap
 
 from pruning_env.evaluation.metrics import Outputs
-from pruning_env.evaluation.strategies import Recover, check_maskable
+from pruning_env.evaluation.strategies import Recover, Refit, check_maskable
+from pruning_env.evaluation.weights import spread
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.graph.functional import call_with
 from pruning_env.graph.surgery import named_tensors, structure_copy
@@ -32,15 +33,17 @@ AT_ONCE = 8
 class Batched:
     """The strategy that stacks: up to `at_once` masked candidates as one network.
 
-    Weights that read removable channels, and all buffers, are there once per candidate, the former
-    with zeros for the channels that its mask removes; all else is the dense model's and shared. As
-    in `Masked`, a removed channel still computes, so a value that is not finite there spreads.
+    Weights that read removable channels, or that are refitted, and all buffers are there once per
+    candidate, the first with zeros for the channels that its mask removes; all else is the dense
+    model's and shared. As in `Masked`, a removed channel still computes, so a value that is not
+    finite there spreads.
 
     Args:
         graph: Channel graph of `model`, no norm of which takes statistics over channels.
         model: The dense model on the device; read only.
         recover: May change buffers only.
         calibration: (N, ...) images for `recover`, N at least 2.
+        refit: What it changes in pruned networks is changed here; None: weights stay.
         at_once: Most candidates in one forward pass.
 
     Raises:
@@ -54,17 +57,22 @@ class Batched:
         model: nn.Module,
         recover: Recover,
         calibration: torch.Tensor,
+        refit: Refit | None = None,
         at_once: int = AT_ONCE,
     ) -> None:
         check_maskable("batched", graph)
         self.at_once = at_once
+        self._graph = graph
         self._model = model
+        self._refit = refit
         self._recover = recover
         self._calibration = calibration
         self._slots = [slot for slot in graph.slots if slot.consumes]
         self._stacked = {slot.tensor for slot in self._slots} | {
             n for n, _ in model.named_buffers()
         }
+        if refit is not None:
+            self._stacked |= set(refit.tensors)
         try:
             networks = self._networks([graph.full()] * 2)
             recover(networks, calibration[:2])
@@ -89,6 +97,10 @@ class Batched:
             name: dense[name].detach().expand(len(keeps), *dense[name].shape).clone()
             for name in self._stacked
         }
+        if self._refit is not None:
+            for number, keep in enumerate(keeps):
+                rows = {name: stacks[name][number] for name in self._refit.tensors}
+                spread(self._graph, self._refit.pruned(keep), keep, rows)
         for slot in self._slots:
             for row, keep in zip(stacks[slot.tensor], keeps, strict=True):
                 kept = np.append(keep, True)  # channel -1 reads the last entry: never removed

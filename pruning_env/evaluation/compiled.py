@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pruning_env.evaluation.metrics import Outputs
-from pruning_env.evaluation.strategies import Masked, Recover
+from pruning_env.evaluation.strategies import Masked, Recover, Refit
 from pruning_env.graph.channel_graph import ChannelGraph
 
 __all__ = ["Compiled"]
@@ -35,9 +35,14 @@ class Compiled(Masked):
     name = "compiled"
 
     def __init__(
-        self, graph: ChannelGraph, model: nn.Module, recover: Recover, calibration: torch.Tensor
+        self,
+        graph: ChannelGraph,
+        model: nn.Module,
+        recover: Recover,
+        calibration: torch.Tensor,
+        refit: Refit | None = None,
     ) -> None:
-        super().__init__(graph, model, recover, calibration)
+        super().__init__(graph, model, recover, calibration, refit)
         # On CUDA "reduce-overhead" records graphs, elsewhere it is the default mode.
         self._forward = torch.compile(self._model, mode="reduce-overhead")
 

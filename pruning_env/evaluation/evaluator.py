@@ -74,7 +74,8 @@ class Evaluator:
         graph: Its channel graph.
         splits: Data; labels must lie in [0, number of outputs).
         recovery: "none": judged as cut; "bn": batch-norm statistics re-estimated from search-train;
-            "finetune": trained on search-train, see finetuning.py.
+            "reconstruct": layers fitted to the dense network's there, in closed form, see
+            `Reconstruction`; "finetune": trained there, see finetuning.py.
         device: Where images, model and candidates live.
         strategy: "sliced" (a smaller module for each candidate), "masked" (one full-size module
             whose removed channels are zeroed), "batched" (that for several candidates in one
@@ -190,7 +191,7 @@ class Evaluator:
 
     @property
     def trains(self) -> bool:
-        """Whether recovery changes weights, which then travel with the state."""
+        """Whether recovery trains weights, which then travel with the state."""
         return self._tuner is not None
 
     @property

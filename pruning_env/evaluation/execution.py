@@ -21,6 +21,7 @@ from pruning_env.evaluation.metrics import BatchSize, Metrics, measure
 from pruning_env.evaluation.planning import Plan, choose_plan
 from pruning_env.evaluation.precision import arithmetic
 from pruning_env.evaluation.recovery.batch_norm import RECOVERIES, leave_as_is
+from pruning_env.evaluation.recovery.reconstruction import Reconstruction
 from pruning_env.evaluation.strategies import Masked, Sliced, Strategy, measure_all
 from pruning_env.graph.channel_graph import ChannelGraph
 
@@ -70,8 +71,10 @@ class Execution:
         self._precision = precision
         self._strategy, self._batch_size = strategy, batch_size
         # Masking leaves the weights of a recovery that trains nowhere to live.
-        self._maskable = not graph.normalised and recovery in ("none", "bn")
-        self._parts = (graph, model, RECOVERIES.get(recovery, leave_as_is), calibration)
+        self._maskable = not graph.normalised and recovery != "finetune"
+        refit = Reconstruction(graph, model, calibration) if recovery == "reconstruct" else None
+        recover = RECOVERIES.get(recovery, leave_as_is)
+        self._parts = (graph, model, recover, calibration, refit)
         self.sliced = Sliced(*self._parts)
 
     @cached_property

@@ -20,12 +20,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pruning_env.evaluation.metrics import BatchSize, Metrics, Outputs, measure_together
+from pruning_env.evaluation.weights import spread
 from pruning_env.graph.channel_graph import ChannelGraph
 
-__all__ = ["Masked", "Recover", "Sliced", "Strategy", "check_maskable", "measure_all"]
+__all__ = ["Masked", "Recover", "Refit", "Sliced", "Strategy", "check_maskable", "measure_all"]
 
 Recover = Callable[[nn.Module, torch.Tensor], None]
 """(candidate, calibration images): changes the candidate in place."""
+
+
+class Refit(Protocol):
+    """Pruning that also changes weights, such as `Reconstruction`."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all tensors that it may change."""
+        ...
+
+    def pruned(self, keep: NDArray[np.bool_]) -> nn.Module:
+        """The network pruned to a valid mask, eval mode, storage its own."""
+        ...
 
 
 class Strategy(Protocol):
@@ -91,19 +105,29 @@ class Sliced(_OneByOne):
         model: The dense model on the device; read only.
         recover: Called after the cut.
         calibration: (N, ...) images for `recover`.
+        refit: Makes the cut instead of the graph; None: weights stay.
     """
 
     def __init__(
-        self, graph: ChannelGraph, model: nn.Module, recover: Recover, calibration: torch.Tensor
+        self,
+        graph: ChannelGraph,
+        model: nn.Module,
+        recover: Recover,
+        calibration: torch.Tensor,
+        refit: Refit | None = None,
     ) -> None:
         self._graph = graph
         self._model = model
         self._recover = recover
         self._calibration = calibration
+        self._refit = refit
 
     def candidate(self, keep: NDArray[np.bool_]) -> nn.Module:
         """The pruned and recovered module, eval mode, its storage its own."""
-        pruned = self._graph.prune(self._model, keep).eval()
+        if self._refit is None:
+            pruned = self._graph.prune(self._model, keep).eval()
+        else:
+            pruned = self._refit.pruned(keep)
         self._recover(pruned, self._calibration)
         return pruned
 
@@ -125,6 +149,7 @@ class Masked(_OneByOne):
         model: The dense model on the device; copied.
         recover: May change buffers only.
         calibration: (N, ...) images for `recover`.
+        refit: What it changes in the pruned network is changed here; None: weights stay.
 
     Raises:
         ValueError: A norm takes statistics over channels, so that removed ones would count.
@@ -133,17 +158,26 @@ class Masked(_OneByOne):
     name = "masked"
 
     def __init__(
-        self, graph: ChannelGraph, model: nn.Module, recover: Recover, calibration: torch.Tensor
+        self,
+        graph: ChannelGraph,
+        model: nn.Module,
+        recover: Recover,
+        calibration: torch.Tensor,
+        refit: Refit | None = None,
     ) -> None:
         check_maskable(self.name, graph)
         self._model = copy.deepcopy(model).eval()
+        self._graph = graph
         self._recover = recover
         self._calibration = calibration
+        self._refit = refit
         dense = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         own = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         reading = [slot for slot in graph.slots if slot.consumes]
         self._slots = [(own[slot.tensor], slot.dim, slot.channels) for slot in reading]
         touched = {slot.tensor for slot in reading} | dict(model.named_buffers()).keys()
+        self._refitted = {} if refit is None else {name: own[name] for name in refit.tensors}
+        touched |= self._refitted.keys()
         self._touched = [(own[name], dense[name]) for name in sorted(touched)]
 
     @contextmanager
@@ -151,6 +185,8 @@ class Masked(_OneByOne):
         """The full-size module, masked and recovered; one block at a time."""
         gone = ~np.append(keep, True)  # channel -1 reads the last entry: never removed
         try:
+            if self._refit is not None:
+                spread(self._graph, self._refit.pruned(keep), keep, self._refitted)
             with torch.no_grad():
                 for tensor, dim, channels in self._slots:
                     index = np.flatnonzero(gone[channels])

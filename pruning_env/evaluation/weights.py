@@ -17,7 +17,7 @@ from torch import nn
 
 from pruning_env.graph.channel_graph import ChannelGraph
 
-__all__ = ["Weights"]
+__all__ = ["Weights", "spread"]
 
 
 class Weights:
@@ -101,6 +101,34 @@ class Weights:
 
     def __setstate__(self, saved: tuple[NDArray[np.bool_], dict[str, torch.Tensor]]) -> None:
         self._adopt(*saved)
+
+
+def spread(
+    graph: ChannelGraph,
+    pruned: nn.Module,
+    keep: NDArray[np.bool_],
+    dense: Mapping[str, torch.Tensor],
+) -> None:
+    """Write a pruned network's tensors into full-size ones, at the places of the channels kept.
+
+    Args:
+        graph: Of the dense network.
+        pruned: Pruned to `keep`.
+        keep: (C,) bool.
+        dense: By name, tensors of the dense network's shapes; changed in place, but not at the
+            places of removed channels.
+    """
+    kept, own = np.append(keep, True), dict(_named_tensors(pruned))
+    with torch.no_grad():
+        for name, tensor in dense.items():
+            places = [torch.arange(size, device=tensor.device) for size in tensor.shape]
+            for dim, place in graph.cuts.tensors.get(name, ()):
+                index = np.flatnonzero(kept[graph.cuts.channels[place]])
+                places[dim] = torch.from_numpy(index).to(tensor.device)
+            if places:
+                tensor[torch.meshgrid(*places, indexing="ij")] = own[name]
+            else:
+                tensor.copy_(own[name])
 
 
 def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -13,6 +13,7 @@ from pruning_env.evaluation.compiled import Compiled
 from pruning_env.evaluation.metrics import BatchSize
 from pruning_env.evaluation.planning import Plan
 from pruning_env.evaluation.recovery.batch_norm import leave_as_is, recalibrate_batch_norm
+from pruning_env.evaluation.recovery.reconstruction import Reconstruction
 from pruning_env.evaluation.strategies import Sliced, measure_all
 from tests.helpers.networks import jitter
 from tests.helpers.small import small_evaluator, small_model
@@ -26,11 +27,17 @@ IMAGES = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(50) % 4
 
 
-@pytest.mark.parametrize("recover", [leave_as_is, recalibrate_batch_norm])
-def test_one_compilation_judges_all_candidates_as_slicing_does(recover: Any) -> None:
+@pytest.mark.parametrize(
+    ("recover", "refits"),
+    [(leave_as_is, False), (recalibrate_batch_norm, False), (leave_as_is, True)],
+)
+def test_one_compilation_judges_all_candidates_as_slicing_does(recover: Any, refits: bool) -> None:
     graph, model = small_evaluator().graph, small_model()
     jitter(model)
-    compiled, sliced = (kind(graph, model, recover, IMAGES[:20]) for kind in (Compiled, Sliced))
+    refit = Reconstruction(graph, model, IMAGES[:20]) if refits else None
+    compiled, sliced = (
+        kind(graph, model, recover, IMAGES[:20], refit) for kind in (Compiled, Sliced)
+    )
     rng = np.random.default_rng(0)
     keeps = [graph.random_keep(share, rng) for share in (0.9, 0.3, 0.6, 0.9)]
 

@@ -19,7 +19,13 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_env.arguments import check_choice, check_new_name
-from pruning_env.evaluation.importance.gate_gradients import channel_sums, gate_gradients, rows_of
+from pruning_env.evaluation.importance.gate_gradients import (
+    channel_sums,
+    gate_gradients,
+    reading,
+    rows_of,
+)
+from pruning_env.evaluation.importance.residuals import residuals
 from pruning_env.graph.channel_graph import ChannelGraph, Slot
 from pruning_env.plugins import load_plugins
 
@@ -116,11 +122,12 @@ def importance(
     the kind says (`normalise` makes groups comparable).
 
     Args:
-        kind: A registered kind: "l1", "l2", "taylor", "bn_scale", "random" or one of the user's
-            own.
+        kind: A registered kind: "l1", "l2", "taylor", "reconstruction", "bn_scale", "random" or
+            one of the user's own.
         graph: Channel graph of `model`.
         model: The dense model.
-        images: (N, ...) normalised images on the model's device; "taylor" needs them.
+        images: (N, ...) normalised images on the model's device; "taylor" and "reconstruction"
+            need them.
         labels: (N,) int64; "taylor" needs them.
         rng: "random" needs it.
 
@@ -293,6 +300,23 @@ def taylor_scores(
 
     gates = gate_gradients(graph, model, images, labels, loss, TAYLOR_BATCH, keep)
     return np.abs(gates).sum(0)
+
+
+@register_importance("reconstruction")
+def reconstruction(evidence: Evidence) -> Scores:
+    """What is lost of the layers' outputs once those that read the channel have been fitted anew.
+
+    Made for `recovery="reconstruct"`: the channel that the others explain best goes first. Scores
+    are shares of variance, 0 for a channel that others explain in full; see `residuals`.
+
+    Source: the optimal brain surgeon (Hassibi and Stork 1993), applied to a layer's outputs as in
+    Dong et al. 2017, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon",
+    here with whole channels for weights, the taps of a kernel taken alike.
+    """
+    if evidence.images is None or len(evidence.images) == 0:
+        raise ValueError("images: importance 'reconstruction' needs at least one image")
+    with reading(evidence.model):
+        return residuals(evidence.graph, evidence.model, evidence.images)
 
 
 @register_importance("random")

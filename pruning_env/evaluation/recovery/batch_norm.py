@@ -7,7 +7,8 @@ graphs, keep masks or accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
@@ -18,6 +19,8 @@ __all__ = [
     "CALIBRATION_BATCH",
     "RECOVERIES",
     "RECOVERY_NAMES",
+    "batch_norms",
+    "batch_statistics",
     "leave_as_is",
     "recalibrate_batch_norm",
 ]
@@ -50,27 +53,43 @@ def recalibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
         model: Changed in place; momentum and gradients are left as they were.
         images: (N, ...) normalised, N >= 2.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
+    norms = batch_norms(model)
     model.eval()
     if not norms:
         return
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.train()
+    with batch_statistics(norms.values()):
         batches = images.tensor_split(math.ceil(len(images) / CALIBRATION_BATCH))
         with torch.inference_mode():
             for number, batch in enumerate(batches, start=1):
-                for norm in norms:
+                for norm in norms.values():
                     # The cumulative average, as `momentum = None` takes it; but that reads a
                     # counter off the device, once per layer and batch.
                     norm.momentum = 1.0 / number
                 model(batch)
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch-norm layers that hold statistics, by their paths."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+@contextmanager
+def batch_statistics(norms: Collection[_BatchNorm]) -> Iterator[None]:
+    """Inside, these norms start anew, use and store the statistics of each batch; then eval mode.
+
+    What is stored is the last batch's, unless their momentum is changed meanwhile; it is restored.
+    """
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = 1.0
+            norm.train()
+        yield
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -80,7 +99,7 @@ def recalibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
 RECOVERIES: MappingProxyType[str, Callable[[nn.Module, torch.Tensor], None]] = MappingProxyType(
     {"none": leave_as_is, "bn": recalibrate_batch_norm}
 )
-"""Recoveries that do not train, by the name that `Evaluator(recovery=...)` takes."""
+"""Recoveries that change no parameter, by the name that `Evaluator(recovery=...)` takes."""
 
-RECOVERY_NAMES = (*RECOVERIES, "finetune")
-"""All of them; the one that trains is in finetuning.py."""
+RECOVERY_NAMES = (*RECOVERIES, "reconstruct", "finetune")
+"""All of them; the others are in reconstruction.py and finetuning.py."""
