@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from pruning_env.envs.cnn_prune import CNNPruneEnv
     from pruning_env.envs.sb3 import CNNPruneVecEnv
     from pruning_env.evaluation.evaluator import Evaluator
-    from pruning_env.evaluation.importance.scores import Evidence, register_importance
+    from pruning_env.evaluation.importance.scores import (
+        Evidence,
+        importance_scores,
+        register_importance,
+    )
     from pruning_env.evaluation.latency import interleaved_latency
     from pruning_env.graph.channel_graph import ChannelGraph
     from pruning_env.graph.picture import draw_graph
@@ -44,6 +48,7 @@ __all__ = [
     "Task",
     "draw_graph",
     "imagefolder_task",
+    "importance_scores",
     "interleaved_latency",
     "load_digits8",
     "load_npz",
@@ -70,6 +75,7 @@ _HOMES = {
     "Task": "tasks.registry",
     "draw_graph": "graph.picture",
     "imagefolder_task": "tasks.registry",
+    "importance_scores": "evaluation.importance.scores",
     "interleaved_latency": "evaluation.latency",
     "load_digits8": "tasks.data",
     "load_npz": "tasks.data",

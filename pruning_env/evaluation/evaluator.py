@@ -24,7 +24,7 @@ from torch import nn
 from pruning_env.arguments import check_choice, check_count
 from pruning_env.evaluation.execution import STRATEGIES, Execution
 from pruning_env.evaluation.importance.gate_gradients import NotFiniteError
-from pruning_env.evaluation.importance.scores import importance, taylor_scores
+from pruning_env.evaluation.importance.scores import importance_scores, taylor_scores
 from pruning_env.evaluation.ledger import Ledger
 from pruning_env.evaluation.metrics import LOSS_CAP, Metrics, measure
 from pruning_env.evaluation.planning import Plan
@@ -370,7 +370,9 @@ class Evaluator:
         """
         images, labels = self._evidence
         with arithmetic("float32", self.device):
-            return importance(kind, self.graph, self._model, images=images, labels=labels, rng=rng)
+            return importance_scores(
+                kind, self.graph, self._model, images=images, labels=labels, rng=rng
+            )
 
     def sensitivity(self, keep: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
         """How much the channels matter in a pruned network: one Taylor pass over it.

@@ -17,8 +17,8 @@ from pruning_env.evaluation.importance.scores import (
     TAYLOR_TEMPERATURE,
     Evidence,
     group_sensitivity,
-    importance,
     importance_kinds,
+    importance_scores,
     normalise,
     register_importance,
 )
@@ -56,7 +56,7 @@ def scores_of(
     data: tuple[torch.Tensor, torch.Tensor],
 ) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return importance(kind, graph, model, images=data[0], labels=data[1], rng=rng)
+    return importance_scores(kind, graph, model, images=data[0], labels=data[1], rng=rng)
 
 
 def digest(model: nn.Module) -> str:
@@ -146,7 +146,7 @@ def test_l1_of_an_uncoupled_group_is_the_sum_of_absolute_weights(
 ) -> None:
     weight = model.get_parameter("inner.0.weight").detach().double()
     expected = weight.abs().sum((1, 2, 3)).numpy()
-    assert np.allclose(importance("l1", graph, model)[INNER], expected, rtol=1e-12)
+    assert np.allclose(importance_scores("l1", graph, model)[INNER], expected, rtol=1e-12)
 
 
 def test_l2_of_an_uncoupled_group_is_the_euclidean_norm(
@@ -154,7 +154,7 @@ def test_l2_of_an_uncoupled_group_is_the_euclidean_norm(
 ) -> None:
     weight = model.get_parameter("inner.0.weight").detach().double()
     expected = weight.square().sum((1, 2, 3)).sqrt().numpy()
-    assert np.allclose(importance("l2", graph, model)[INNER], expected, rtol=1e-12)
+    assert np.allclose(importance_scores("l2", graph, model)[INNER], expected, rtol=1e-12)
 
 
 def test_bn_scale_of_an_uncoupled_group_is_the_absolute_gamma(
@@ -164,18 +164,18 @@ def test_bn_scale_of_an_uncoupled_group_is_the_absolute_gamma(
     with torch.no_grad():
         gamma[::2] *= -1
     expected = gamma.detach().abs().numpy()
-    assert np.allclose(importance("bn_scale", graph, model)[INNER], expected, rtol=1e-7)
+    assert np.allclose(importance_scores("bn_scale", graph, model)[INNER], expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "bn_scale"])
 def test_a_coupled_layer_of_large_weights_does_not_dominate_the_ranking(
     kind: str, graph: ChannelGraph, model: nn.Module
 ) -> None:
-    ranking = np.argsort(importance(kind, graph, model)[STEM])
+    ranking = np.argsort(importance_scores(kind, graph, model)[STEM])
     with torch.no_grad():
         for name in ("outer.0.weight", "outer.1.weight"):
             model.get_parameter(name).mul_(1000)
-    scaled = importance(kind, graph, model)[STEM]
+    scaled = importance_scores(kind, graph, model)[STEM]
     assert np.array_equal(np.argsort(scaled), ranking)
     outer = "outer.1.weight" if kind == "bn_scale" else "outer.0.weight"
     weight = model.get_parameter(outer).detach().double().reshape(6, -1)
@@ -188,7 +188,7 @@ def test_a_coupled_layer_of_zeros_has_no_vote(graph: ChannelGraph, model: nn.Mod
     stem = model.get_parameter("stem.0.weight").detach().abs().sum((1, 2, 3)).numpy()
     with torch.no_grad():
         model.get_parameter("outer.0.weight").zero_()
-    scores = importance("l1", graph, model)[STEM]
+    scores = importance_scores("l1", graph, model)[STEM]
     assert np.allclose(scores, stem / 2)  # the level is halved, the proportions are the stem's
 
 
@@ -215,7 +215,7 @@ def test_a_channel_of_several_rows_adds_them_up() -> None:
     group = graph.groups[graph.group_index[slot.channels[0]]]
     if set(group.layers) != {"first"}:
         pytest.fail(f"the group has further layers: {group.layers}")
-    scores = importance("l1", graph, model)
+    scores = importance_scores("l1", graph, model)
     for channel in np.unique(slot.channels):
         assert scores[channel] == pytest.approx(rows[slot.channels == channel].sum(), rel=1e-6)
 
@@ -233,7 +233,7 @@ def test_taylor_is_the_gradient_of_a_gate_where_the_channel_is_read(
         (slope,) = torch.autograd.grad(loss / len(labels), gate)
         hook.remove()
         expected += slope.flatten().abs().double().numpy()
-    scores = importance("taylor", graph, model, images=images, labels=labels)
+    scores = importance_scores("taylor", graph, model, images=images, labels=labels)
     assert np.allclose(scores[INNER], expected, rtol=1e-4)
 
 
@@ -259,7 +259,7 @@ def test_taylor_gives_nothing_to_a_channel_that_nothing_reads(
 ) -> None:
     with torch.no_grad():
         model.get_parameter("outer.0.weight")[:, 3] = 0
-    scores = importance("taylor", graph, model, images=data[0], labels=data[1])
+    scores = importance_scores("taylor", graph, model, images=data[0], labels=data[1])
     assert scores[INNER][3] == 0
     assert (np.delete(scores[INNER], 3) > 0).all()
 
@@ -271,13 +271,15 @@ def test_taylor_needs_labelled_images(
     given: dict[str, torch.Tensor] = {"images": data[0], "labels": data[1]}
     del given[missing]
     with pytest.raises(ValueError, match="images and labels"):
-        importance("taylor", graph, model, **given)  # type: ignore[arg-type]
+        importance_scores("taylor", graph, model, **given)  # type: ignore[arg-type]
 
 
 def test_random_needs_a_generator_and_follows_it(graph: ChannelGraph, model: nn.Module) -> None:
     with pytest.raises(ValueError, match="rng"):
-        importance("random", graph, model)
-    draws = [importance("random", graph, model, rng=np.random.default_rng(s)) for s in (0, 0, 1)]
+        importance_scores("random", graph, model)
+    draws = [
+        importance_scores("random", graph, model, rng=np.random.default_rng(s)) for s in (0, 0, 1)
+    ]
     assert np.array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
 
@@ -288,14 +290,14 @@ def test_bn_scale_names_a_group_without_batch_norm() -> None:
     ).eval()
     graph = ChannelGraph.trace(model, torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"1 of 2 groups .* first '2'"):
-        importance("bn_scale", graph, model)
+        importance_scores("bn_scale", graph, model)
 
 
 def test_an_unknown_kind_is_an_error_that_lists_the_known_ones(
     graph: ChannelGraph, model: nn.Module
 ) -> None:
     with pytest.raises(ValueError, match=r"kind='magnitude' .*l1.*taylor"):
-        importance("magnitude", graph, model)
+        importance_scores("magnitude", graph, model)
 
 
 def test_a_users_kind_is_found_by_its_name_and_checked(
@@ -319,11 +321,11 @@ def test_a_users_kind_is_found_by_its_name_and_checked(
         scores[INNER.start] = np.inf
         return scores
 
-    assert importance("by position", graph, model)[5] == 5
+    assert importance_scores("by position", graph, model)[5] == 5
     with pytest.raises(ValueError, match=r"shape \(2,\)"):
-        importance("short", graph, model)
+        importance_scores("short", graph, model)
     with pytest.raises(ValueError, match=r"layer 'inner\.0' is not finite"):
-        importance("infinite", graph, model)
+        importance_scores("infinite", graph, model)
     with pytest.raises(ValueError, match="already registered"):
         register_importance("short")(short)
 
@@ -331,7 +333,7 @@ def test_a_users_kind_is_found_by_its_name_and_checked(
 def test_normalised_scores_have_mean_one_in_every_group_and_the_same_order(
     graph: ChannelGraph, model: nn.Module
 ) -> None:
-    scores = importance("l1", graph, model)
+    scores = importance_scores("l1", graph, model)
     scores[DOWN] = 0
     normal = normalise(graph, scores)
     assert normal[STEM].mean() == pytest.approx(1)

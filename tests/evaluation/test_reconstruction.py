@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pruning_env.evaluation.evaluator import Evaluator
-from pruning_env.evaluation.importance.scores import importance
+from pruning_env.evaluation.importance.scores import importance_scores
 from pruning_env.evaluation.recovery.patches import (
     inputs_at,
     outputs_at,
@@ -414,7 +414,7 @@ def test_channels_that_others_explain_go_first_and_not_with_those_that_explain_t
     places = np.arange(graph.num_channels)
     keep = graph.keep_top(graph.rank(-places.astype(float)), graph.sizes - 2)
     copy_channels(model, graph, keep)  # the last two of each group are copies of its first two
-    scores = importance("reconstruction", graph, model, images=images)
+    scores = importance_scores("reconstruction", graph, model, images=images)
     for group in graph.groups:
         lost = scores[group.start : group.start + group.size]
         first = set(np.argsort(lost)[:2].tolist())
@@ -426,10 +426,10 @@ def test_channels_that_others_explain_go_first_and_not_with_those_that_explain_t
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_that_can_be_fitted_can_be_ranked(name: str) -> None:
     model, graph, images = network(name)
-    scores = importance("reconstruction", graph, model, images=images)
+    scores = importance_scores("reconstruction", graph, model, images=images)
     assert (scores >= 0).all()
     assert scores.max() > 0
-    assert np.array_equal(scores, importance("reconstruction", graph, model, images=images))
+    assert np.array_equal(scores, importance_scores("reconstruction", graph, model, images=images))
 
 
 def test_a_group_that_nothing_can_be_fitted_to_is_named() -> None:
@@ -439,6 +439,6 @@ def test_a_group_that_nothing_can_be_fitted_to_is_named() -> None:
     images = torch.randn(4, 2, 8, 8)
     graph = ChannelGraph.trace(model, images[:1])
     with pytest.raises(ValueError, match=r"group '0'.*l1, l2, taylor"):
-        importance("reconstruction", graph, model, images=images)
+        importance_scores("reconstruction", graph, model, images=images)
     with pytest.raises(ValueError, match="needs at least one image"):
-        importance("reconstruction", graph, model)
+        importance_scores("reconstruction", graph, model)

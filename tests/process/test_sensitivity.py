@@ -20,7 +20,7 @@ from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.envs.cnn_prune_vector import CNNPruneVectorEnv
 from pruning_env.envs.sb3 import CNNPruneVecEnv
 from pruning_env.evaluation.evaluator import Evaluator
-from pruning_env.evaluation.importance.scores import group_sensitivity, importance
+from pruning_env.evaluation.importance.scores import group_sensitivity, importance_scores
 from pruning_env.evaluation.recovery.finetuning import FineTuning
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.process.dynamics import PruningDynamics
@@ -54,7 +54,7 @@ def taylor_pass(evaluator, keep, weights=None):
     images, labels = evaluator._calibration
     graph = ChannelGraph.trace(pruned, images[:1])
     scores = np.zeros(len(keep))
-    scores[keep] = importance("taylor", graph, pruned, images=images, labels=labels)
+    scores[keep] = importance_scores("taylor", graph, pruned, images=images, labels=labels)
     return scores
 
 

@@ -33,8 +33,8 @@ __all__ = [
     "TAYLOR_BATCH",
     "Evidence",
     "group_sensitivity",
-    "importance",
     "importance_kinds",
+    "importance_scores",
     "normalise",
     "register_importance",
     "taylor_scores",
@@ -107,7 +107,7 @@ def importance_kinds() -> tuple[str, ...]:
     return tuple(_KINDS)
 
 
-def importance(
+def importance_scores(
     kind: str,
     graph: ChannelGraph,
     model: nn.Module,
