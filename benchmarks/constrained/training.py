@@ -37,6 +37,7 @@ ENVIRONMENT: dict[str, Any] = {
     "max_steps": 2,
     "action": "ratio",
     "reward": "final",
+    "reward_scale": 100.0,  # percentage points, in which prices are given
 }
 
 #: Of the agents. The limit leaves a margin of 2.5 %, since what is learned is a mean that scatters

@@ -19,7 +19,14 @@ import numpy as np
 from pruning_env.arguments import check_count, check_fraction, check_positive
 from pruning_env.process.actions import split_by_turns
 from pruning_env.process.constraints import Course, make_constraint
-from pruning_env.process.rewards import Outcome, Reward, RewardFunction, accuracy_change
+from pruning_env.process.rewards import (
+    UNMET,
+    Outcome,
+    Reward,
+    RewardFunction,
+    accuracy_change,
+    unmet_budgets,
+)
 from pruning_env.process.rounding import Units
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.process.state_check import Recognition
@@ -70,6 +77,7 @@ class PruningDynamics:
         reward_scale: as given.
         sensitivity_every: as given.
         lazy: whether the reward judges an episode's last state only.
+        unmet: the reward's price of an episode's end with a budget unmet.
 
     Raises:
         ValueError: a bad argument, or nothing can be pruned.
@@ -121,6 +129,7 @@ class PruningDynamics:
         self.per_step = self._units_per_step * round_to
         self.reward = reward
         self.lazy = isinstance(reward, Reward) and reward.lazy
+        self.unmet = reward.unmet if isinstance(reward, Reward) else 1.0
         self.reward_scale = check_positive("reward_scale", reward_scale)
         if sensitivity_every is not None:
             sensitivity_every = check_count("sensitivity_every", sensitivity_every)
@@ -385,19 +394,47 @@ class PruningDynamics:
             feasible=self.feasible(after),
         )
 
+    def worth(self, states: Sequence[PruningState]) -> list[float]:
+        """What each state is worth, however it was reached: the measure of a search.
+
+        The reward of an episode that goes from the dense network to the state in one step, and ends
+        there. A budget that is unmet counts only where the state is an end. By a reward that is a
+        difference of a potential or paid at the end, it is an episode's return.
+
+        Args:
+            states: those that are not judged are evaluated, together.
+        """
+        return [
+            float(sum(self._earned(self._dense, state, True, self.terminal(state)).values()))
+            for state in self.judge_many(states)
+        ]
+
+    @functools.cached_property
+    def _dense(self) -> PruningState:
+        return self.initial()
+
     def reward_terms(
         self, before: PruningState, after: PruningState, terminated: bool
     ) -> dict[str, float]:
         """The reward's summands by name, scaled, for a step from `before` to `after`.
 
+        Unless by `constraint="cost"`, the last is what an unmet budget costs; see `unmet_budgets`.
+
         Raises:
             ValueError: the reward function does not give finite numbers.
         """
+        return self._earned(before, after, terminated, terminated)
+
+    def _earned(
+        self, before: PruningState, after: PruningState, terminated: bool, final: bool
+    ) -> dict[str, float]:
+        """`reward_terms`; an unmet budget counts where the step is `final`."""
         outcome = Outcome(
             before=before.latest,
             after=after.latest,
             dense=self.evaluator.dense,
             state=after,
+            previous=before,
             dense_params=self._dense_params,
             dense_macs=self._dense_macs,
             terminated=terminated,
@@ -408,6 +445,8 @@ class PruningDynamics:
                 f"reward function {self.reward!r} returned {terms!r}; "
                 "it must return a dict of finite floats"
             )
+        if self.constraint.binding:
+            terms = {**terms, UNMET: unmet_budgets(self.unmet, final, self.excess(after))}
         return {name: self.reward_scale * float(value) for name, value in terms.items()}
 
     def _ending(self, state: PruningState) -> str:

@@ -49,11 +49,11 @@ def hill_climbing(
     rng = np.random.default_rng(seed)
     with Spending("hill-climbing", env, evaluations, progress_bar) as spending:
         best = np.zeros(spending.groups)
-        value = spending.finish([best])[0].reward
+        value = spending.worth([best])[0]
         std = initial_std
         while spending.left:
             action = np.clip(best + std * rng.standard_normal(best.shape), -1.0, 1.0)
-            reward = spending.finish([action])[0].reward
+            reward = spending.worth([action])[0]
             if reward >= value:
                 best, value = action, reward
                 std *= _GROWTH
