@@ -8,6 +8,7 @@ observations or rendering.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -104,25 +105,11 @@ class PruningDynamics:
                 f"graph has no removable channel; frozen layers and reasons: {graph.frozen}"
             )
         self.constraint = make_constraint(constraint, max_steps)
-        if action.free and max_steps is None:
-            raise ValueError(
-                "max_steps=None is not allowed with an action that may remove nothing, such as "
-                "'ratio'; give an integer of at least 1"
-            )
-        if action.turns and max_steps != len(graph.groups):
-            raise ValueError(
-                f"max_steps={max_steps} is not allowed where groups take turns; give "
-                f"{len(graph.groups)}, the number of groups"
-            )
-        if action.turns and constraint == "project":
-            raise ValueError(
-                "constraint='project' is not allowed where groups take turns: its last step could "
-                "only take from the last group; give 'wall'"
-            )
+        self.action = action
         self.graph = graph
+        self._check_action(max_steps)
         self.evaluator = evaluator
         self.budgets = budgets
-        self.action = action
         share = check_fraction("channels_per_step", channels_per_step)
         self.units = Units(graph.sizes, round_to)
         self._units_per_step = max(1, round(share * graph.num_channels / round_to))
@@ -152,6 +139,37 @@ class PruningDynamics:
             self.rank,
             measures_sensitivity=sensitivity_every is not None,
         )
+
+    def _check_action(self, max_steps: int | None) -> None:
+        """Refuse an action that the constraint cannot do with."""
+        if self.action.free and max_steps is None:
+            raise ValueError(
+                "max_steps=None is not allowed with an action that may remove nothing, such as "
+                "'ratio'; give an integer of at least 1"
+            )
+        if self.action.turns and max_steps != len(self.graph.groups):
+            raise ValueError(
+                f"max_steps={max_steps} is not allowed where groups take turns; give "
+                f"{len(self.graph.groups)}, the number of groups"
+            )
+        if self.action.turns and self.constraint.name == "project":
+            raise ValueError(
+                "constraint='project' is not allowed where groups take turns: its last step could "
+                "only take from the last group; give 'wall'"
+            )
+
+    def under(self, constraint: str) -> PruningDynamics:
+        """The same process by another constraint, with as many steps; all else is shared.
+
+        What a policy that was trained without enforcement does where the budgets are enforced.
+
+        Raises:
+            ValueError: no such constraint, or not with this action or number of steps.
+        """
+        twin = copy.copy(self)
+        twin.constraint = make_constraint(constraint, self.constraint.max_steps)
+        twin._check_action(twin.constraint.max_steps)
+        return twin
 
     def initial(self) -> PruningState:
         """The dense network, judged."""
