@@ -264,11 +264,13 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     coarser. Likewise `recovery_images` and `importance_images` are taken from search-train: the
     former by `bn`, at every evaluation, the latter by the ranking, once, and by the sensitivity.
 
-    Several budgets must all be met. Their names are `params`, `macs`, `latency` and those of
-    registered functions of the pruned model. `latency` is the time of the pruned model over the
-    time of the dense one for a batch of images, both timed in turns on this machine: it is noisy,
-    and neither transitions nor the vectorized environment are reproducible with it, whatever the
-    seed. Budgets other than `params` and `macs` build the pruned model to measure it, also where
+    Several budgets must all be met. Their names are `params`, `macs`, `filters`, `latency` and
+    those of registered functions of the pruned model. `filters` is the share of removable filters
+    and neurons that is left, a layer's own each, also where layers lose channels together:
+    RL-Pruner's sparsity, 1 - `filters`. `latency` is the time of the pruned model over the time of
+    the dense one for a batch of images, both timed in turns on this machine: it is noisy, and
+    neither transitions nor the vectorized environment are reproducible with it, whatever the seed.
+    Budgets without a closed form build the pruned model to measure it, also where
     `project` and `wall` look for the step that meets the budgets.
 
     How candidates are run changes no result but by rounding. `strategy` is `sliced` (each is really
@@ -276,7 +278,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     forward pass), `compiled` (`masked`, compiled by `torch.compile`, on CUDA with CUDA graphs) or
     `auto`: on a CPU `sliced`, elsewhere the fastest of the first three, measured once.
 
-    The importances are `l1`, `l2`, `taylor`, `bn_scale` and `random`, one fixed random ranking.
+    The importances are `l1`, `l2`, `taylor`, `taylor_weights` (RL-Pruner's), `bn_scale` and
+    `random`, one fixed random ranking.
     Tasks, budgets, rewards and importances can be registered.
 
     ```python

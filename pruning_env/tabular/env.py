@@ -29,7 +29,7 @@ from pruning_env.tasks.registry import get_task
 
 __all__ = ["CNNPruneTabularEnv"]
 
-BUDGETS = ("params", "macs")
+BUDGETS = ("params", "macs", "filters")
 """What the table knows of each configuration."""
 
 ACTIONS = ("distribution", "ratio", "layerwise")
@@ -76,7 +76,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
 
     | Parameter           | Type  | Default             | Allowed                               |
     |---------------------|-------|---------------------|---------------------------------------|
-    | `budget`            | dict  | `{"params": 0.25}`  | limits in (0, 1] for `params`, `macs` |
+    | `budget`            | dict  | `{"params": 0.25}`  | limits: `params`, `macs`, `filters`   |
     | `action`            | str   | `"distribution"`    | see `CNNPrune-v0`; not `counts`       |
     | `logit_scale`       | float | `3.0`               | above 0                               |
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |

@@ -108,6 +108,16 @@ def test_a_state_on_the_way_is_worth_what_ending_there_would_earn(evaluator, nam
     assert dynamics.worth([on_the_way, on_the_way]) == [end.reward] * 2
 
 
+def test_what_is_known_at_the_start_of_an_episode_lasts_over_lazy_steps(evaluator):
+    dynamics = small_dynamics(evaluator, reward=get_reward("final"), channels_per_step=0.05)
+    start = dynamics.judge(dynamics.apply(dynamics.initial(), np.array([1.0, 0.0, -1.0])))
+    assert start.metrics is not None and start.metrics != evaluator.dense
+    first = dynamics.transition(start, np.zeros(3)).state
+    second = dynamics.transition(first, np.zeros(3)).state
+    assert not dynamics.terminal(second) and second.metrics is None
+    assert first.latest == second.latest == start.metrics
+
+
 @pytest.fixture
 def registry(monkeypatch):
     """Registrations are undone after the test."""

@@ -81,7 +81,7 @@ def gate_gradients(
     # Clones, so that a module that writes to its buffers in eval mode does not reach the model.
     state = {name: tensor.detach() for name, tensor in parameters.items()}
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with _reading(model), torch.enable_grad():
+    with reading(model), torch.enable_grad():
         taps = _taps(graph, model, readers, state, images[:batch])
         if taps is not None:
             gates = _by_inputs(graph, model, taps, state, images, labels, loss, batch)
@@ -259,7 +259,7 @@ def _watching(
 
 
 @contextlib.contextmanager
-def _reading(model: nn.Module) -> Iterator[None]:
+def reading(model: nn.Module) -> Iterator[None]:
     """Eval mode inside, every module's own mode afterwards; cuDNN is deterministic."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
