@@ -26,6 +26,13 @@ def check_fraction(argument: str, given: Any) -> float:
     return float(given)
 
 
+def check_finite(argument: str, given: Any) -> float:
+    """Return `given` as a float; raise `ValueError` unless it is a finite number."""
+    if not _is_number(given) or not math.isfinite(given):
+        raise ValueError(f"{argument}={given!r} is not allowed; give a finite number")
+    return float(given)
+
+
 def check_positive(argument: str, given: Any) -> float:
     """Return `given` as a float; raise `ValueError` unless it is a finite number above 0."""
     if not _is_number(given) or not 0.0 < float(given) < math.inf:

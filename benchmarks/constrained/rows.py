@@ -80,6 +80,10 @@ class ConstrainedRow:
         evaluations: different networks judged; repeats are free in a table.
         cpu_seconds: of the training.
         provenance: how, where and when.
+        projected: the end of its most likely actions, projected onto the budget; see
+            `pruning_agents.ppo_lagrangian.projection`. None for a fixed price.
+        delivered: the most accurate network within the budget, of that one and all that were seen
+            in training: what is handed over. None for a fixed price.
     """
 
     method: str
@@ -95,11 +99,18 @@ class ConstrainedRow:
     evaluations: int
     cpu_seconds: float
     provenance: Provenance
+    projected: Outcome | None = None
+    delivered: Outcome | None = None
 
     @property
     def key(self) -> RunKey:
         """Rows of equal keys answer the same question; the later one counts."""
         return run_key(self.method, self.number, self.seed, self.settings)
+
+    @property
+    def trained_at(self) -> float:
+        """The limit of training / the budget: what is below 1 is a margin."""
+        return float(self.settings["training"].get("cost_limit", 1.0))
 
     @property
     def cost(self) -> float:
@@ -124,6 +135,9 @@ class ConstrainedRow:
         try:
             data["history"] = tuple(Rollout(*rollout) for rollout in data["history"])
             data["policy"], data["mode"] = Outcome(**data["policy"]), Outcome(**data["mode"])
+            for name in ("projected", "delivered"):
+                if data.get(name) is not None:
+                    data[name] = Outcome(**data[name])
             data["provenance"] = Provenance(**data["provenance"])
             return cls(**data)
         except (TypeError, KeyError) as error:

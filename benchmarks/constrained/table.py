@@ -16,6 +16,7 @@ _ASKED = 0.9
 
 _TITLES = (
     "limit",
+    "trained at",
     "seeds",
     "mean cost / limit",
     "limit kept",
@@ -24,7 +25,12 @@ _TITLES = (
     "gap to frontier",
     "on frontier",
     "price",
+    "feasible episodes (%)",
     "most likely: cost / limit",
+    "within the limit",
+    "projected: accuracy / best",
+    "delivered: within the limit",
+    "accuracy / best",
 )
 
 
@@ -68,6 +74,7 @@ def _line(found: Findings) -> tuple[str, ...]:
     modes = np.array([row.mode.usage / row.number for row in found.rows])
     return (
         f"params ≤ {found.budget:g}",
+        f"{found.rows[-1].trained_at * found.budget:g}",
         str(len(found.rows)),
         _interval(found.costs, 3),
         _share(found.kept),
@@ -76,8 +83,24 @@ def _line(found: Findings) -> tuple[str, ...]:
         _interval(100 * gaps, 1) if gaps.size else "-",
         _share(found.on_frontier) if gaps.size else "-",
         _interval(np.array([row.price for row in found.rows]), 0),
+        _interval(100 * np.array([row.policy.feasible for row in found.rows]), 1),
         _interval(modes, 3),
+        _share(modes <= 1.0),
+        *_shipped(found),
     )
+
+
+def _shipped(found: Findings) -> tuple[str, ...]:
+    """What the projected policy and the network handed over are; dashes in rows of before them."""
+    rows = [row for row in found.rows if row.projected and row.delivered and row.optimum]
+    if not rows:
+        return ("-",) * 3
+    projected, delivered = (
+        np.array([getattr(row, name).accuracy / row.optimum for row in rows])
+        for name in ("projected", "delivered")
+    )
+    within = np.array([row.delivered is not None and row.delivered.feasible == 1.0 for row in rows])
+    return _interval(projected, 3), _share(within), _interval(delivered, 3)
 
 
 def _interval(values: NDArray[np.float64], digits: int) -> str:
@@ -125,8 +148,11 @@ def _caption(rows: Sequence[ConstrainedRow]) -> str:
         "mean keeps the limit may mix larger and smaller ones, and so be better. Prices are "
         "percentage points of accuracy per dense network's parameters. The frontier is the upper "
         "hull of PPO's ends, by the same settings, for rewards less a fixed price times the "
-        "parameters left; gaps to it in percentage points. Most likely: one episode of the "
-        f"policy's mean actions. On {first.provenance.hardware}.\n"
+        "parameters left; gaps to it in percentage points. Training keeps a lower limit, for a "
+        "margin. Feasible episodes: of the policy with its noise. Most likely: one episode of the "
+        "policy's mean actions; projected: the same actions where the budget is enforced; "
+        "delivered: the most accurate network within the limit, of that and all that training saw. "
+        f"On {first.provenance.hardware}.\n"
     )
 
 

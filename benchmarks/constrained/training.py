@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.constrained.rows import FIXED, LAGRANGIAN, ConstrainedRow, Outcome, Rollout
 from pruning_agents import PPOLagrangian
+from pruning_agents.ppo_lagrangian.projection import projected_end
 from pruning_agents.search.rows import Provenance
 from pruning_env.tabular.env import CNNPruneTabularEnv
 
@@ -37,6 +38,7 @@ ENVIRONMENT: dict[str, Any] = {
     "max_steps": 2,
     "action": "ratio",
     "reward": "final",
+    "reward_scale": 100.0,  # percentage points, in which prices are given
 }
 
 #: Of the agents. The limit leaves a margin of 2.5 %, since what is learned is a mean that scatters
@@ -103,10 +105,17 @@ class Run:
         steps = training["rollouts"] * training["n_steps"] * training["n_envs"]
         agent.learn(steps, callback=history)
         seconds = time.process_time() - began
+        projected: Outcome | None = None
+        delivered: Outcome | None = None
         if isinstance(agent, PPOLagrangian):
             history.take_multipliers(agent)
             # Percentage points per unit of cost, and the limit is one unit.
             status, price = agent.status, agent.price / limit
+            end = projected_end(agent, env).state
+            projected = Outcome(1, end.params, end.latest.accuracy, float(end.params <= limit))
+            delivered = max(
+                projected, *history.best, key=lambda each: each.feasible * each.accuracy
+            )
         else:
             status, price = "", self.number
         evaluations = env.evaluations
@@ -124,6 +133,8 @@ class Run:
             evaluations=evaluations,
             cpu_seconds=seconds,
             provenance=origin,
+            projected=projected,
+            delivered=delivered,
         )
 
     def _agent(self, env: CNNPruneTabularEnv, training: dict[str, Any]) -> PPO:
@@ -174,11 +185,16 @@ class _History(BaseCallback):
         self._ends: list[tuple[float, float]] = []
         self._rollouts: list[Rollout] = []
         self._episodes = 0
+        #: The most accurate network within the budget, if there was one.
+        self.best: tuple[Outcome, ...] = ()
 
     def _on_step(self) -> bool:
         for end, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
             if end:
                 self._ends.append((info["params"], info["reward_terms"]["final"]))
+                beaten = self.best and self.best[0].accuracy >= info["accuracy"]
+                if info["is_success"] and not beaten:
+                    self.best = (Outcome(1, info["params"], info["accuracy"], 1.0),)
         return True
 
     def _on_rollout_end(self) -> None:

@@ -150,19 +150,30 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
     ## Rewards
 
-    The sum of the terms in `info["reward_terms"]`, each multiplied by `reward_scale`.
+    The sum of the terms in `info["reward_terms"]`, each multiplied by `reward_scale`. Accuracies
+    are of search-val, in [0, 1].
 
-    | `reward`          | Per step                                                                 |
+    | `reward`          | Paid                                                                     |
     |-------------------|--------------------------------------------------------------------------|
-    | `accuracy_change` | change of search-val accuracy in percentage points (default)             |
-    | `accuracy`        | search-val accuracy in [0, 1]                                            |
-    | `rl_pruner`       | accuracy + 0.25 * (share of MACs cut) + 0.25 * (share of parameters cut) |
-    | `amc`             | -error * ln(MACs per image)                                              |
-    | `final`           | at the end: accuracy - dense accuracy in percentage points; before: 0    |
+    | `accuracy_change` | each step: change of accuracy (default)                                  |
+    | `accuracy`        | at the end: accuracy                                                     |
+    | `rl_pruner`       | each step: change of accuracy + `alpha` * MACs cut + `beta` * params cut |
+    | `amc`             | at the end: -error * ln(MACs per image) / ln(MACs of the dense network)  |
+    | `final`           | at the end: accuracy - dense accuracy                                    |
 
-    `final` is lazy: only an episode's last state is judged, so an episode costs one evaluation at
-    most. Until then, observation and info carry the accuracy and loss known last, those of the
-    state that the episode started from; with `recovery="finetune"`, nothing is trained until then.
+    So what an episode earns depends on where it ends, not on the way or its length. Cuts are shares
+    of the dense network's. `reward_arguments` sets `alpha` and `beta`, 0 by default: RL-Pruner has
+    (0, 0), (0.25, 0) and (0, 0.25).
+
+    The last term, `unmet`, is 0 unless the episode ends with a budget unmet; then it is
+    `-(1 + budget_excess)`, which is more than any accuracy is worth. So doing nothing never pays,
+    also where actions may remove nothing. By `constraint="cost"` there is no such term: there the
+    reward alone would have an agent prune nothing, and `info["cost"]` is for the rest.
+
+    Rewards paid at the end are lazy: only an episode's last state is judged, so an episode costs
+    one evaluation at most. Until then, observation and info carry the accuracy and loss known last,
+    those of the state that the episode started from; with `recovery="finetune"`, nothing is trained
+    until then.
 
     ## Starting State
 
@@ -228,6 +239,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `max_steps`         | int   | `None`              | at least 1; `None`: no such end       |
     | `round_to`          | int   | `1`                 | widths stay dense or a multiple of it |
     | `reward`            | str   | `"accuracy_change"` | see Rewards                           |
+    | `reward_arguments`  | dict  | `None`              | numbers by name; `None`: the defaults |
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`, `dict`                        |
     | `importance`        | str   | `"taylor"`          | a registered importance               |
@@ -256,11 +268,13 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     `bn` and `reconstruct`, at every evaluation, the latter by the ranking, once, and by the
     sensitivity.
 
-    Several budgets must all be met. Their names are `params`, `macs`, `latency` and those of
-    registered functions of the pruned model. `latency` is the time of the pruned model over the
-    time of the dense one for a batch of images, both timed in turns on this machine: it is noisy,
-    and neither transitions nor the vectorized environment are reproducible with it, whatever the
-    seed. Budgets other than `params` and `macs` build the pruned model to measure it, also where
+    Several budgets must all be met. Their names are `params`, `macs`, `filters`, `latency` and
+    those of registered functions of the pruned model. `filters` is the share of removable filters
+    and neurons that is left, a layer's own each, also where layers lose channels together:
+    RL-Pruner's sparsity, 1 - `filters`. `latency` is the time of the pruned model over the time of
+    the dense one for a batch of images, both timed in turns on this machine: it is noisy, and
+    neither transitions nor the vectorized environment are reproducible with it, whatever the seed.
+    Budgets without a closed form build the pruned model to measure it, also where
     `project` and `wall` look for the step that meets the budgets.
 
     How candidates are run changes no result but by rounding. `strategy` is `sliced` (each is really
@@ -268,8 +282,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     forward pass), `compiled` (`masked`, compiled by `torch.compile`, on CUDA with CUDA graphs) or
     `auto`: on a CPU `sliced`, elsewhere the fastest of the first three, measured once.
 
-    The importances are `l1`, `l2`, `taylor`, `reconstruction` (what fitted layers lose with the
-    channel), `bn_scale` and `random`, one fixed random ranking.
+    The importances are `l1`, `l2`, `taylor`, `taylor_weights` (RL-Pruner's), `reconstruction` (what
+    fitted layers lose with the channel), `bn_scale` and `random`, one fixed random ranking.
     Tasks, budgets, rewards and importances can be registered.
 
     ```python
@@ -331,6 +345,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         max_steps: int | None = None,
         round_to: int = 1,
         reward: str = "accuracy_change",
+        reward_arguments: Mapping[str, float] | None = None,
         reward_scale: float = 1.0,
         observation: str = "flat",
         importance: str = "taylor",
@@ -354,7 +369,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         budgets = parse_budget(budget)
         check_choice("action", action, action_names())
         check_choice("observation", observation, observation_names())
-        reward_function = get_reward(reward)
+        reward_function = get_reward(reward, reward_arguments)
         check_choice("importance", importance, importance_kinds())
         check_count("importance_images", importance_images)
         if sensitivity_every is not None:
@@ -428,6 +443,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "max_steps": max_steps,
             "round_to": round_to,
             "reward": reward,
+            "reward_arguments": None if reward_arguments is None else dict(reward_arguments),
             "reward_scale": reward_scale,
             "observation": observation,
             "importance": importance,

@@ -1,8 +1,8 @@
 """Budgets: what must become small, how far, and how it is measured.
 
-`params` and `macs` are exact and closed-form from the channel graph; `latency` is timed beside the
-dense model; any other budget is a registered black box that is shown the pruned model. All are
-ratios to the dense network. Knows nothing of rewards or episodes.
+`params`, `macs` and `filters` are exact and closed-form from the channel graph; `latency` is timed
+beside the dense model; any other budget is a registered black box that is shown the pruned model.
+All are ratios to the dense network. Knows nothing of rewards or episodes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from pruning_env.arguments import check_choice, check_fraction, check_new_name
 from pruning_env.evaluation.latency import interleaved_latency
 from pruning_env.plugins import load_plugins
+from pruning_env.process.filters import filters_at
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ DEFAULT_BUDGET = {"params": 0.25}
 _CLOSED_FORM: dict[str, Callable[[ChannelGraph, np.ndarray], float]] = {
     "params": lambda graph, keep: float(graph.params(keep)),
     "macs": lambda graph, keep: float(graph.macs(keep)),
+    "filters": lambda graph, keep: float(filters_at(graph, np.asarray(graph.counts(keep)))),
 }
 _MEASURED: dict[str, BudgetFunction] = {}
 

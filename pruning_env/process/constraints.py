@@ -73,6 +73,8 @@ class Constraint:
 
     name: ClassVar[str] = "terminate"
     needs_max_steps: ClassVar[bool] = False
+    #: Whether an episode that ends with a budget unmet has failed, and pays for it in its reward.
+    binding: ClassVar[bool] = True
     #: Whether a step may go another number of units than its action asks for.
     steers: ClassVar[bool] = False
 
@@ -156,12 +158,14 @@ class Cost(Constraint):
     """`constraint="cost"`: a fixed horizon, and nothing enforced; for agents of constrained MDPs.
 
     An episode ends after `max_steps`, or when nothing more can be removed, whether or not the
-    budgets are met. The cost is the largest of usage / limit over the budgets: it is met with a
+    budgets are met, and its reward is the same in both cases: alone, it would have an agent prune
+    nothing. The cost is the largest of usage / limit over the budgets: it is met with a
     limit of 1.0 on the cost, whatever and however many the budgets are.
     """
 
     name = "cost"
     needs_max_steps = True
+    binding = False
 
     def over(self, step: int, feasible: bool, exhausted: bool) -> bool:
         """Whether the horizon is reached, or nothing is left."""

@@ -8,6 +8,7 @@ observations or rendering.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -19,7 +20,14 @@ import numpy as np
 from pruning_env.arguments import check_count, check_fraction, check_positive
 from pruning_env.process.actions import split_by_turns
 from pruning_env.process.constraints import Course, make_constraint
-from pruning_env.process.rewards import Outcome, Reward, RewardFunction, accuracy_change
+from pruning_env.process.rewards import (
+    UNMET,
+    Outcome,
+    Reward,
+    RewardFunction,
+    accuracy_change,
+    unmet_budgets,
+)
 from pruning_env.process.rounding import Units
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.process.state_check import Recognition
@@ -70,6 +78,7 @@ class PruningDynamics:
         reward_scale: as given.
         sensitivity_every: as given.
         lazy: whether the reward judges an episode's last state only.
+        unmet: the reward's price of an episode's end with a budget unmet.
 
     Raises:
         ValueError: a bad argument, or nothing can be pruned.
@@ -96,31 +105,18 @@ class PruningDynamics:
                 f"graph has no removable channel; frozen layers and reasons: {graph.frozen}"
             )
         self.constraint = make_constraint(constraint, max_steps)
-        if action.free and max_steps is None:
-            raise ValueError(
-                "max_steps=None is not allowed with an action that may remove nothing, such as "
-                "'ratio'; give an integer of at least 1"
-            )
-        if action.turns and max_steps != len(graph.groups):
-            raise ValueError(
-                f"max_steps={max_steps} is not allowed where groups take turns; give "
-                f"{len(graph.groups)}, the number of groups"
-            )
-        if action.turns and constraint == "project":
-            raise ValueError(
-                "constraint='project' is not allowed where groups take turns: its last step could "
-                "only take from the last group; give 'wall'"
-            )
+        self.action = action
         self.graph = graph
+        self._check_action(max_steps)
         self.evaluator = evaluator
         self.budgets = budgets
-        self.action = action
         share = check_fraction("channels_per_step", channels_per_step)
         self.units = Units(graph.sizes, round_to)
         self._units_per_step = max(1, round(share * graph.num_channels / round_to))
         self.per_step = self._units_per_step * round_to
         self.reward = reward
         self.lazy = isinstance(reward, Reward) and reward.lazy
+        self.unmet = reward.unmet if isinstance(reward, Reward) else 1.0
         self.reward_scale = check_positive("reward_scale", reward_scale)
         if sensitivity_every is not None:
             sensitivity_every = check_count("sensitivity_every", sensitivity_every)
@@ -143,6 +139,37 @@ class PruningDynamics:
             self.rank,
             measures_sensitivity=sensitivity_every is not None,
         )
+
+    def _check_action(self, max_steps: int | None) -> None:
+        """Refuse an action that the constraint cannot do with."""
+        if self.action.free and max_steps is None:
+            raise ValueError(
+                "max_steps=None is not allowed with an action that may remove nothing, such as "
+                "'ratio'; give an integer of at least 1"
+            )
+        if self.action.turns and max_steps != len(self.graph.groups):
+            raise ValueError(
+                f"max_steps={max_steps} is not allowed where groups take turns; give "
+                f"{len(self.graph.groups)}, the number of groups"
+            )
+        if self.action.turns and self.constraint.name == "project":
+            raise ValueError(
+                "constraint='project' is not allowed where groups take turns: its last step could "
+                "only take from the last group; give 'wall'"
+            )
+
+    def under(self, constraint: str) -> PruningDynamics:
+        """The same process by another constraint, with as many steps; all else is shared.
+
+        What a policy that was trained without enforcement does where the budgets are enforced.
+
+        Raises:
+            ValueError: no such constraint, or not with this action or number of steps.
+        """
+        twin = copy.copy(self)
+        twin.constraint = make_constraint(constraint, self.constraint.max_steps)
+        twin._check_action(twin.constraint.max_steps)
+        return twin
 
     def initial(self) -> PruningState:
         """The dense network, judged."""
@@ -385,19 +412,47 @@ class PruningDynamics:
             feasible=self.feasible(after),
         )
 
+    def worth(self, states: Sequence[PruningState]) -> list[float]:
+        """What each state is worth, however it was reached: the measure of a search.
+
+        The reward of an episode that goes from the dense network to the state in one step, and ends
+        there. A budget that is unmet counts only where the state is an end. By a reward that is a
+        difference of a potential or paid at the end, it is an episode's return.
+
+        Args:
+            states: those that are not judged are evaluated, together.
+        """
+        return [
+            float(sum(self._earned(self._dense, state, True, self.terminal(state)).values()))
+            for state in self.judge_many(states)
+        ]
+
+    @functools.cached_property
+    def _dense(self) -> PruningState:
+        return self.initial()
+
     def reward_terms(
         self, before: PruningState, after: PruningState, terminated: bool
     ) -> dict[str, float]:
         """The reward's summands by name, scaled, for a step from `before` to `after`.
 
+        Unless by `constraint="cost"`, the last is what an unmet budget costs; see `unmet_budgets`.
+
         Raises:
             ValueError: the reward function does not give finite numbers.
         """
+        return self._earned(before, after, terminated, terminated)
+
+    def _earned(
+        self, before: PruningState, after: PruningState, terminated: bool, final: bool
+    ) -> dict[str, float]:
+        """`reward_terms`; an unmet budget counts where the step is `final`."""
         outcome = Outcome(
             before=before.latest,
             after=after.latest,
             dense=self.evaluator.dense,
             state=after,
+            previous=before,
             dense_params=self._dense_params,
             dense_macs=self._dense_macs,
             terminated=terminated,
@@ -408,6 +463,8 @@ class PruningDynamics:
                 f"reward function {self.reward!r} returned {terms!r}; "
                 "it must return a dict of finite floats"
             )
+        if self.constraint.binding:
+            terms = {**terms, UNMET: unmet_budgets(self.unmet, final, self.excess(after))}
         return {name: self.reward_scale * float(value) for name, value in terms.items()}
 
     def _ending(self, state: PruningState) -> str:

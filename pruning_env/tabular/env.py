@@ -29,7 +29,7 @@ from pruning_env.tasks.registry import get_task
 
 __all__ = ["CNNPruneTabularEnv"]
 
-BUDGETS = ("params", "macs")
+BUDGETS = ("params", "macs", "filters")
 """What the table knows of each configuration."""
 
 ACTIONS = ("distribution", "ratio", "layerwise")
@@ -76,12 +76,13 @@ class CNNPruneTabularEnv(CNNPruneEnv):
 
     | Parameter           | Type  | Default             | Allowed                               |
     |---------------------|-------|---------------------|---------------------------------------|
-    | `budget`            | dict  | `{"params": 0.25}`  | limits in (0, 1] for `params`, `macs` |
+    | `budget`            | dict  | `{"params": 0.25}`  | limits: `params`, `macs`, `filters`   |
     | `action`            | str   | `"distribution"`    | see `CNNPrune-v0`; not `counts`       |
     | `logit_scale`       | float | `3.0`               | above 0                               |
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
     | `max_steps`         | int   | `None`              | at least 1; `None`: no such end       |
     | `reward`            | str   | `"accuracy_change"` | as in `CNNPrune-v0`                   |
+    | `reward_arguments`  | dict  | `None`              | as in `CNNPrune-v0`                   |
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`                                |
     | `sensitivity_every` | int   | `None`              | `None`: the table holds no gradients  |
@@ -122,6 +123,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         channels_per_step: float = 0.05,
         max_steps: int | None = None,
         reward: str = "accuracy_change",
+        reward_arguments: Mapping[str, float] | None = None,
         reward_scale: float = 1.0,
         observation: str = "flat",
         sensitivity_every: int | None = None,
@@ -136,7 +138,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             check_choice("budget key", known.name, BUDGETS)
         check_choice("action", action, ACTIONS)
         check_choice("observation", observation, ("flat",))
-        reward_function = get_reward(reward)
+        reward_function = get_reward(reward, reward_arguments)
         if sensitivity_every is not None:
             raise ValueError(
                 f"sensitivity_every={sensitivity_every!r} is not allowed; give None: the table has "
@@ -188,6 +190,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             "channels_per_step": channels_per_step,
             "max_steps": max_steps,
             "reward": reward,
+            "reward_arguments": None if reward_arguments is None else dict(reward_arguments),
             "reward_scale": reward_scale,
             "observation": observation,
             "sensitivity_every": sensitivity_every,

@@ -92,7 +92,7 @@ class Solution:
         for all agents. Ties go to the smaller loss, then to fewer parameters.
 
         Args:
-            budget: limits in (0, 1] for "params" and "macs"; None: the environment's.
+            budget: limits in (0, 1] for "params", "macs", "filters"; None: the environment's.
 
         Raises:
             ValueError: a bad budget, or no configuration meets it.
@@ -197,7 +197,7 @@ class Solution:
         if budget is None:
             return self._process.dynamics.budgets
         for name in budget:
-            check_choice("budget key", name, ("params", "macs"))
+            check_choice("budget key", name, ("params", "macs", "filters"))
         return parse_budget(budget)
 
     def _feasible(self, budgets: tuple[Budget, ...]) -> np.ndarray:

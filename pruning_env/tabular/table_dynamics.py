@@ -19,6 +19,7 @@ from pruning_env.evaluation.evaluator import Metrics
 from pruning_env.process.actions import ActionKind, split_by_turns
 from pruning_env.process.constraints import Course
 from pruning_env.process.dynamics import PruningDynamics
+from pruning_env.process.filters import filters_at
 from pruning_env.process.observations import FlatObservation
 from pruning_env.process.state import PruningState
 from pruning_env.tabular.table_evaluator import TableEvaluator
@@ -104,7 +105,7 @@ class TabularProcess:
     """One step of `dynamics` for places in the table.
 
     Args:
-        dynamics: its evaluator is a `TableEvaluator`, its budgets are params and macs.
+        dynamics: its evaluator is a `TableEvaluator`, its budgets are params, macs and filters.
         observation: of that dynamics.
 
     Attributes:
@@ -113,6 +114,7 @@ class TabularProcess:
         counts: (M, L) int64 channels of each group, for every configuration.
         params: (M,) parameters / dense.
         macs: (M,) MACs / dense.
+        filters: (M,) filters and neurons / dense.
         usage: one of these per budget.
         excess: (M,) how far usage is above the limits, summed over the budgets.
         feasible: (M,) bool, whether every budget is met.
@@ -140,6 +142,8 @@ class TabularProcess:
         self._turns = self._action.turns
         self.params = table.params / int(table.params[-1])
         self.macs = table.macs / int(table.macs[-1])
+        filters = filters_at(dynamics.graph, self.counts)
+        self.filters = filters / int(filters[-1])
         self.usage = tuple(getattr(self, budget.name) for budget in dynamics.budgets)
         self.excess = np.zeros(table.size)
         self.feasible = np.ones(table.size, dtype=np.bool_)

@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from pruning_env.envs.slots import chosen_slots
 from pruning_env.evaluation.evaluator import Metrics
 from pruning_env.process.actions import BoxAction
-from pruning_env.process.rewards import Outcome
+from pruning_env.process.rewards import UNMET, Outcome, unmet_budgets
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tabular.table_dynamics import Place
@@ -31,7 +31,7 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     An episode that ends restarts in the same step (`AutoresetMode.SAME_STEP`); observations and
     infos are those of `CNNPruneVectorEnv`. Rewards that are arithmetic on an `Outcome` are computed
-    for all slots at once, others (`amc`) slot by slot.
+    for all slots at once, others (`amc`, `final`) slot by slot.
 
     Args:
         num_envs: N, at least 1.
@@ -291,13 +291,18 @@ class _SlotRewards:
             after=after.latest,
             dense=self._dynamics.evaluator.dense,
             state=after,  # type: ignore[arg-type]
+            previous=before,  # type: ignore[arg-type]
             dense_params=params,
             dense_macs=macs,
             terminated=terminated,  # type: ignore[arg-type]
         )
+        earned = dict(self._dynamics.reward(outcome))
+        if self._dynamics.constraint.binding:
+            excess = after.process.excess[after.index]
+            earned[UNMET] = unmet_budgets(self._dynamics.unmet, terminated, excess)
         terms = {
             name: self._dynamics.reward_scale * np.asarray(value, dtype=np.float64)
-            for name, value in self._dynamics.reward(outcome).items()
+            for name, value in earned.items()
         }
         if not all(term.shape == terminated.shape for term in terms.values()):
             raise ValueError("a term is not one number per slot")

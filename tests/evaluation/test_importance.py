@@ -284,6 +284,37 @@ def test_random_needs_a_generator_and_follows_it(graph: ChannelGraph, model: nn.
     assert not np.array_equal(draws[0], draws[2])
 
 
+def test_taylor_weights_is_the_sum_of_the_moves_that_each_weight_would_make_to_the_loss() -> None:
+    """By finite differences, weight by weight, of one channel of the inner layer."""
+    torch.manual_seed(0)
+    model = small_model().double()
+    graph = ChannelGraph.trace(model, torch.zeros(1, 1, 8, 8, dtype=torch.float64))
+    images, labels = torch.randn(6, 1, 8, 8, dtype=torch.float64), torch.arange(6) % 4
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scores = importance_scores("taylor_weights", graph, model, images=images, labels=labels)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+    def loss() -> float:
+        with torch.no_grad():
+            return torch.nn.functional.cross_entropy(model(images), labels).item()
+
+    weight = model.inner[0].weight.data  # type: ignore[index, union-attr]
+    for filter_index in (0, 7):
+        total = 0.0
+        for place in range(weight[filter_index].numel()):
+            flat = weight[filter_index].view(-1)
+            kept, step = flat[place].item(), 1e-5
+            flat[place] = kept + step
+            above = loss()
+            flat[place] = kept - step
+            below = loss()
+            flat[place] = kept
+            total += abs(kept * (above - below) / (2 * step))
+        assert scores[INNER][filter_index] == pytest.approx(total, rel=1e-5)
+    with pytest.raises(ValueError, match="taylor_weights"):
+        importance_scores("taylor_weights", graph, model)
+
+
 def test_bn_scale_names_a_group_without_batch_norm() -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 3)

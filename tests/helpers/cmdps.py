@@ -45,6 +45,41 @@ class QuadraticEnv(gym.Env[np.ndarray, np.ndarray]):
         return max(0.0, 2.0 * (1.0 - limit))
 
 
+class LongQuadraticEnv(gym.Env[np.ndarray, np.ndarray]):
+    """T steps: do a in each; at the end earn -scale · the mean of (a - 1)², and pay the mean of a.
+
+    For a limit d < 1 the optimum is a = d, with λ* = 2 scale (1 - d). Until an episode ends there
+    is neither reward nor cost.
+    """
+
+    length = 16
+    scale = 100.0
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Box(-5.0, 5.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.actions: list[float] = []
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.actions.append(float(action[0]))
+        done = len(self.actions) == self.length
+        reward = -self.scale * float(np.mean(np.square(np.array(self.actions) - 1.0)))
+        cost = float(np.mean(self.actions))
+        return self._observation(), reward if done else 0.0, done, False, {"cost": cost * done}
+
+    def _observation(self) -> np.ndarray:
+        return np.full(1, len(self.actions) / self.length, np.float32)
+
+    @classmethod
+    def multiplier(cls, limit: float) -> float:
+        """λ* in units of reward per cost."""
+        return max(0.0, 2.0 * cls.scale * (1.0 - limit))
+
+
 SHARES = (0.25, 0.5, 0.75, 1.0)
 #: Importance of the layers, and their parts of the cost.
 WEIGHTS = (0.5, 0.3, 0.2)

@@ -9,7 +9,7 @@ from torch import nn
 
 from pruning_env.process import budgets
 from pruning_env.process.budgets import Budget, parse_budget, register_budget
-from tests.helpers.small import small_dynamics, small_evaluator
+from tests.helpers.small import small_dynamics, small_evaluator, small_model
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def test_a_limit_outside_0_to_1_is_refused_with_its_key(limit):
 
 @pytest.mark.parametrize("budget", [{}, 0.25, "params", ["params"], ("params", 0.25)])
 def test_anything_but_a_filled_dict_is_refused(budget):
-    with pytest.raises(ValueError, match=r"budget=.*macs, params"):
+    with pytest.raises(ValueError, match=r"budget=.*filters, latency, macs, params"):
         parse_budget(budget)
 
 
 @pytest.mark.parametrize("key", ["flops", "", 3, None, "Params"])
 def test_an_unknown_key_is_refused_with_the_known_ones(key):
-    with pytest.raises(ValueError, match=r"budget key=.*allowed: latency, macs, params"):
+    with pytest.raises(ValueError, match=r"budget key=.*allowed: filters, latency, macs, params"):
         parse_budget({key: 0.5})
 
 
@@ -64,6 +64,21 @@ def test_closed_form_budgets_equal_the_graph_and_build_no_model(evaluator, name)
     keep = graph.random_keep(0.5, np.random.default_rng(0))
     amount = Budget(name, 0.5).measure(graph, keep, no_model)
     assert amount == getattr(graph, name)(keep) < getattr(graph, name)(graph.full())
+
+
+def test_filters_are_what_the_pruned_layers_have_rows_of(evaluator):
+    """A layer's rows, summed over the layers that lose some: by the pruned network itself."""
+    graph = evaluator.graph
+    keep = graph.random_keep(0.5, np.random.default_rng(0))
+    pruned, dense = graph.prune(small_model(), keep), small_model()
+
+    def rows(model):
+        layers = [model.stem[0], model.inner[0], model.outer[0], model.down[0]]  # the head is kept
+        return sum(len(layer.weight) for layer in layers)
+
+    assert Budget("filters", 0.5).measure(graph, graph.full(), no_model) == rows(dense) == 30
+    assert Budget("filters", 0.5).measure(graph, keep, no_model) == rows(pruned) < 30
+    assert graph.num_channels == 24  # the stem and the skip connection's layer are one group
 
 
 def test_excess_is_what_is_above_the_limit_and_never_negative():

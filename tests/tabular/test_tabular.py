@@ -422,7 +422,7 @@ def test_every_reward_is_the_same_for_many_slots(reward):
     for action in np.random.default_rng(0).uniform(-1, 1, (8, 6)):
         got, expected = envs.step(np.stack([action, -action])), single.step(action)
         assert got[1][0] == expected[1]
-    assert envs._reward._arithmetic == (reward not in ("amc", "final"))
+    assert envs._reward._arithmetic == (reward not in ("accuracy", "amc", "final"))
 
 
 def test_many_slots_count_evaluations_as_one_would():

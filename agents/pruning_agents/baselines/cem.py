@@ -74,7 +74,7 @@ def cem(
             noise = rng.standard_normal((population, search.groups))
             actions = np.clip(mean + std * noise, -1.0, 1.0)
             before = search.spent
-            values = [end.reward for end in search.finish(actions)]
+            values = search.worth(actions)
             elite = actions[np.argsort(values, kind="stable")[::-1][:elites]]
             mean = smoothing * elite.mean(axis=0) + (1.0 - smoothing) * mean
             std = smoothing * elite.std(axis=0) + (1.0 - smoothing) * std

@@ -49,11 +49,11 @@ def hill_climbing(
     rng = np.random.default_rng(seed)
     with BudgetedSearch("hill-climbing", env, evaluations, progress_bar) as search:
         best = np.zeros(search.groups)
-        value = search.finish([best])[0].reward
+        value = search.worth([best])[0]
         std = initial_std
         while search.left:
             action = np.clip(best + std * rng.standard_normal(best.shape), -1.0, 1.0)
-            reward = search.finish([action])[0].reward
+            reward = search.worth([action])[0]
             if reward >= value:
                 best, value = action, reward
                 std *= _GROWTH

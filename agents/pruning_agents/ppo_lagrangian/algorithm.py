@@ -78,15 +78,17 @@ class PPOLagrangian(PPO):
     multiplied by some number trains the same agent. With λ held at 0 (`multiplier_lr=0`,
     `controller="lagrangian"`) it is PPO, bit for bit under a seed.
 
-    What λ means. It is dimensionless: S is the standard deviation of A_r in the first rollout that
-    has one, so λ = 1 prices a whole limit at what rewards scatter by at first, and the gains suit
-    rewards of any size. PPO's standardisation of mini-batches divides A_r - λ · S · A_c as a whole,
-    by the standard deviation of A_r; were A_r alone divided, then λ would have to grow without
-    bounds while the policy narrows. A_c is centred and never divided by its own spread. `price` is
-    the Lagrange multiplier of the problem as it stands, λ · S / d: the reward that one more unit of
-    cost would buy. With `normalize_advantage=False`, S = 1. The controller moves `price` with every
-    rollout, and a policy follows late: a mean over the last part of a long `history` is near the
-    problem's multiplier, while a run of a few dozen rollouts ends a fifth or so off.
+    What λ means. It is dimensionless: S is the standard deviation of A_r in the first rollout in
+    which an episode ends, so λ = 1 prices a whole limit at what rewards scatter by at first, and
+    the gains suit rewards of any size. Rollouts before it may hold no reward, where episodes are
+    longer than rollouts and pay at their end, and A_r there is nothing but the critic's noise.
+    PPO's standardisation of mini-batches divides A_r - λ · S · A_c as a whole, by the standard
+    deviation of A_r; were A_r alone divided, then λ would have to grow without bounds while the
+    policy narrows. A_c is centred and never divided by its own spread. `price` is the Lagrange
+    multiplier of the problem as it stands, λ · S / d: the reward that one more unit of cost would
+    buy. With `normalize_advantage=False`, S = 1. The controller moves `price` with every rollout,
+    and a policy follows late: a mean over the last part of a long `history` is near the problem's
+    multiplier, while a run of a few dozen rollouts ends a fifth or so off.
 
     Defaults. What is PPO's keeps PPO's default, `gamma=0.99` included; for short episodes with
     everything at their end, as in pruning, `gamma=1.0` is right. `cost_gamma=1.0`, because the
@@ -117,7 +119,8 @@ class PPOLagrangian(PPO):
 
     Attributes:
         multiplier: the multiplier and its state; `multiplier.value` is λ.
-        multiplier_scale: S; None before the first rollout whose A_r are not all equal.
+        multiplier_scale: S; None before the first rollout in which an episode ends, and in which
+            A_r are not all equal.
         cost_critic: V_c.
         history: one `RolloutRecord` per rollout since the timesteps were last set to 0.
         ep_cost_buffer: costs of the latest `stats_window_size` episodes.
@@ -286,8 +289,8 @@ class PPOLagrangian(PPO):
         cost, reward = finished.mean(axis=0) if len(finished) else (math.nan, math.nan)
         if len(finished):
             self.multiplier.update(float(cost) / self.cost_limit - 1.0)
-        if self.multiplier_scale is None and (spread := float(buffer.advantages.std())) > 0.0:
-            self.multiplier_scale = spread if self.normalize_advantage else 1.0
+        if self.multiplier_scale is None and len(finished):
+            self._set_scale(float(buffer.advantages.std()))
         buffer.multiplier = self.multiplier.value
         buffer.multiplier_scale = self.multiplier_scale or 1.0
         buffer.normalize_advantage = self.normalize_advantage
@@ -317,6 +320,11 @@ class PPOLagrangian(PPO):
         )
         self.logger.record("train/feasible", float(self.feasible))
         self.logger.record("train/infeasible", float(self.status == "infeasible"))
+
+    def _set_scale(self, spread: float) -> None:
+        """Fix S, given the standard deviation of A_r in a rollout that held an episode's end."""
+        if spread > 0.0:
+            self.multiplier_scale = spread if self.normalize_advantage else 1.0
 
     def _train_policy(self) -> None:
         """PPO's update, on the advantages that the buffer has mixed."""

@@ -1,7 +1,8 @@
 """Judging what actions lead to: Q(s, a) = R + γ · max Q(s', a'), all networks of a level together.
 
-The value that `RLPruner` ranks its candidates by. It knows the pruning dynamics, and neither how
-actions are drawn nor what is done with the values.
+R is what the state reached is worth by the environment's reward (`PruningDynamics.worth`), whether
+or not an episode ends there. The value that `RLPruner` ranks its candidates by. It knows the
+pruning dynamics, and neither how actions are drawn nor what is done with the values.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def look_ahead(
     """
     ahead = [approach(dynamics, *pair, rule.steps) for pair in zip(states, actions, strict=True)]
     ends = dynamics.transition_many(ahead, actions)
-    values = np.array([end.reward for end in ends])
+    values = np.array(dynamics.worth([end.state for end in ends]))
     going_on = [index for index, end in enumerate(ends) if not end.terminated]
     parents = (going_on * rule.branches)[: room - len(ends)]
     if rule.depth == 1 or not parents:

@@ -96,6 +96,10 @@ class BudgetedSearch:
         ahead = [approach(self.dynamics, self.start, action) for action in kept]
         return self.steps(ahead, kept)
 
+    def worth(self, actions: Iterable[NDArray[np.floating]]) -> list[float]:
+        """What each action's end is worth by the environment's reward; see `finish`."""
+        return self.dynamics.worth([end.state for end in self.finish(actions)])
+
     def steps(
         self, states: Sequence[PruningState], actions: Sequence[NDArray[np.floating]]
     ) -> list[Transition]:

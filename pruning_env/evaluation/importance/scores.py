@@ -27,6 +27,7 @@ from pruning_env.evaluation.importance.gate_gradients import (
 )
 from pruning_env.evaluation.importance.residuals import residuals
 from pruning_env.graph.channel_graph import ChannelGraph, Slot
+from pruning_env.graph.functional import call_with
 from pruning_env.plugins import load_plugins
 
 __all__ = [
@@ -317,6 +318,36 @@ def reconstruction(evidence: Evidence) -> Scores:
         raise ValueError("images: importance 'reconstruction' needs at least one image")
     with reading(evidence.model):
         return residuals(evidence.graph, evidence.model, evidence.images)
+
+
+@register_importance("taylor_weights")
+def taylor_weights(evidence: Evidence) -> Scores:
+    """Sum of |w * dL/dw| over the channel's own filters, L the mean cross-entropy of all images.
+
+    RL-Pruner's (Wang and Kindratenko, arXiv 2411.06463): one pass back, and the plain mean over
+    layers that lose channels together. Biases and norms do not count. The model is read in eval
+    mode and stays as it is.
+    """
+    images, labels = evidence.images, evidence.labels
+    if images is None or labels is None or len(images) == 0:
+        raise ValueError(
+            "images and labels: importance 'taylor_weights' needs at least one labelled image"
+        )
+    weights = {
+        name: parameter.detach().clone().requires_grad_()
+        for name, parameter in evidence.model.named_parameters()
+    }
+    with reading(evidence.model), torch.enable_grad():
+        loss = F.cross_entropy(call_with(evidence.model, weights, images), labels)
+        found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+    gradients = dict(zip(weights, found, strict=True))
+    graph = evidence.graph
+    scores, members = np.zeros(graph.num_channels), np.zeros(len(graph.groups))
+    for slot, rows in _filters(evidence):
+        gradient = rows_of(gradients[slot.tensor].double(), slot.dim)
+        scores += channel_sums(graph, slot, (rows * gradient).abs().sum(1))
+        members[_groups_of(graph, slot)] += 1
+    return scores / np.maximum(members, 1)[graph.group_index]
 
 
 @register_importance("random")

@@ -19,7 +19,13 @@ from pruning_agents import PPOLagrangian
 from pruning_agents.ppo_lagrangian import cost_buffer, cost_collector
 from pruning_agents.ppo_lagrangian.cost_buffer import CostRolloutBuffer
 from pruning_agents.ppo_lagrangian.multiplier import Multiplier
-from tests.helpers.cmdps import QuadraticEnv, brute_force, layers_cost, layers_reward
+from tests.helpers.cmdps import (
+    LongQuadraticEnv,
+    QuadraticEnv,
+    brute_force,
+    layers_cost,
+    layers_reward,
+)
 from tests.helpers.training import layers
 
 LIMIT = 0.5
@@ -191,6 +197,46 @@ def test_the_learned_run_lands_on_the_frontier_of_fixed_multipliers():
         cost, reward = cost_and_reward(solve_quadratic(cost_limit=limit))
         assert cost == pytest.approx(limit, abs=0.06)
         assert reward == pytest.approx(np.interp(cost, costs, rewards), abs=0.06)
+
+
+def solve_long(rollouts, **arguments):
+    """Train on `LongQuadraticEnv`: no episode ends in every other rollout, the first included."""
+    env = make_vec_env(LongQuadraticEnv, 8, seed=0)
+    settings: dict[str, Any] = {
+        "n_steps": LongQuadraticEnv.length // 2,
+        "batch_size": 64,
+        "n_epochs": 4,
+        "gamma": 1.0,
+        "learning_rate": decaying(4e-3),
+        "policy_kwargs": {"net_arch": [16], "log_std_init": -1.0},
+        "cost_limit": LIMIT,
+        "seed": 0,
+        "device": "cpu",
+    }
+    agent = PPOLagrangian("MlpPolicy", env, **{**settings, **arguments})
+    return agent.learn(rollouts * settings["n_steps"] * 8)
+
+
+def test_the_multipliers_scale_waits_for_a_rollout_that_holds_rewards():
+    agent = solve_long(1)
+    assert agent.multiplier_scale is None and agent.history[-1].episodes == 0
+    agent.learn(64, reset_num_timesteps=False)
+    assert agent.history[-1].episodes == 8
+    # Returns are some -100 and scatter by tens; the noise of a new critic is a few hundredths.
+    scale = agent.multiplier_scale
+    assert scale is not None and 5.0 < scale < 100.0
+    assert agent.learn(128, reset_num_timesteps=False).multiplier_scale == scale
+
+
+@pytest.mark.slow
+def test_episodes_longer_than_rollouts_come_to_the_right_price_and_cost():
+    agent = solve_long(400)
+    multiplier = LongQuadraticEnv.multiplier(LIMIT)
+    assert recent(agent, "price") == pytest.approx(multiplier, rel=0.5)
+    ended = [record for record in agent.history if record.episodes]
+    assert np.mean([r.cost for r in ended[-50:]]) == pytest.approx(LIMIT, rel=0.5)  # 1 without it
+    assert max(r.multiplier for r in agent.history) < agent.multiplier.max_multiplier / 2
+    assert "infeasible" not in {record.status for record in agent.history}
 
 
 def solve_layers(steps, **arguments):
