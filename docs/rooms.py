@@ -1,8 +1,8 @@
 """The map of the code in CONTRIBUTING.md, made from the docstrings of the packages.
 
 `python -m docs.rooms` writes it; a test compares. A package of the three at the top is a room, its
-docstring says what question it answers, and the order is that of imports: each room stands on those
-above it. Docstrings are read, not imported, so that nothing has to be installed.
+docstring says what question it answers. Of the first two the order is that of imports: each room
+imports from those above it. Docstrings are read, not imported, so that nothing has to be installed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOMS = {
         "report",
     ),
 }
-"""By folder of a package: its rooms, each standing on those before it."""
+"""By folder of a package: its rooms; in the first two each imports from those before it only."""
 _START = "<!-- Made from the packages' docstrings by `python -m docs.rooms`; change those. -->\n"
 _END = "<!-- End of what is made. -->\n"
 

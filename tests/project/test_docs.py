@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import doctest
 import importlib.util
 import inspect
 import itertools
-import json
 import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +18,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import pruning_agents
 import pruning_agents.search.registry
-import pruning_env
-import pruning_env.wrappers
 from benchmarks.__main__ import main as benchmarks
-from docs import rooms
 from docs.generated import filled
 from docs.pictures import draw_block
 from pruning_agents.cli.main import parser_of
@@ -38,15 +31,11 @@ from pruning_env.process import budgets, rewards
 from pruning_env.process.observations import GLOBAL_FEATURES, GROUP_FEATURES
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tasks import registry as tasks
+from tests.helpers.pages import DOCS, PAGES, WRITTEN, blocks, name_of
 from tests.helpers.paths import ROOT
 
-DOCS = ROOT / "docs"
-PAGES = sorted(
-    page for page in DOCS.rglob("*.md") if not page.relative_to(DOCS).parts[0].startswith("_")
-)
 #: Needs what is not installed for the tests; tests/benchmarks/test_ray.py runs it where it is.
 RLLIB = DOCS / "agents" / "rllib.md"
-WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 REGISTRIES: dict[str, tuple[Any, str]] = {
     "tasks": (tasks, "_TASKS"),
     "budgets": (budgets, "_MEASURED"),
@@ -54,17 +43,6 @@ REGISTRIES: dict[str, tuple[Any, str]] = {
     "importance": (importance, "_KINDS"),
     "agents": (pruning_agents.search.registry, "_AGENTS"),
 }
-
-
-def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """Fenced blocks of a language; those of a list are indented."""
-    fence = rf"^( *)```{language}\n(.*?)^\1```"
-    found = re.findall(fence, page.read_text(), re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(block) for _, block in found]
 
 
 @pytest.fixture
@@ -165,32 +143,6 @@ def test_every_agent_that_is_registered_has_a_word_on_a_page() -> None:
         assert name in words or name.replace("-", "_") in words, name
 
 
-def test_the_map_of_the_code_is_made_from_the_packages_docstrings() -> None:
-    text = rooms.PAGE.read_text()
-    assert rooms.with_map(text) == text, "run `python -m docs.rooms`"
-
-
-def test_the_map_has_every_room_and_only_those() -> None:
-    for package, listed in rooms.ROOMS.items():
-        found = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
-        assert found == set(listed)
-
-
-def test_the_map_tells_of_every_room_where_to_begin() -> None:
-    for package, listed in rooms.ROOMS.items():
-        for room in listed:
-            folder = ROOT / package / room
-            docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-            assert "Begin with" in docstring, room
-            for name in re.findall(r"`(\w+\.py|\w+/)`", docstring):
-                assert (folder / name).exists(), f"{package}/{room} has no {name}"
-
-
-def test_a_page_without_the_markers_of_the_map_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"docs\.rooms"):
-        rooms.with_map("# Contributing\n")
-
-
 # What they show
 
 
@@ -278,74 +230,6 @@ def test_the_drawing_of_the_block_says_what_the_text_says() -> None:
     }
     assert colours["1"] == colours["4"] == colours["9"] == colours["12"]
     assert colours["1"] != colours["5"] == colours["8"] and colours["0"] == colours["13"]
-
-
-# What they import
-
-FACES = {
-    "pruning_env": pruning_env,
-    "pruning_env.wrappers": pruning_env.wrappers,
-    "pruning_agents": pruning_agents,
-}
-OURS = {"pruning_env", "pruning_agents", "benchmarks"}
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PLUGIN = sorted((ROOT / "tests" / "plugin").rglob("*.py"))
-
-
-def sources(file: Path) -> list[str]:
-    """The Python in a page, a notebook or a module, that of docstrings' examples included."""
-    if file.suffix == ".ipynb":
-        cells = json.loads(file.read_text())["cells"]
-        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    if file.suffix == ".py":
-        return [file.read_text()]
-    text = filled(file.read_text())
-    examples = "\n".join(re.findall(r"^ *(?:>>>|\.\.\.) ?(.*)$", text, re.MULTILINE))
-    return [examples, *(block for block in blocks(file, "python") if ">>>" not in block)]
-
-
-def imported(source: str) -> Iterator[tuple[str, str]]:
-    """(module, name) of what a piece of Python imports of this project; no name: all of it."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            found = [(node.module or "", alias.name) for alias in node.names]
-        elif isinstance(node, ast.Import):
-            found = [(alias.name, "") for alias in node.names]
-        else:
-            continue
-        yield from (each for each in found if each[0].partition(".")[0] in OURS)
-
-
-def private(source: str) -> list[tuple[str, str]]:
-    """What it imports from elsewhere than the public faces, or that is not public there."""
-    return [
-        (module, name)
-        for module, name in imported(source)
-        if module not in FACES or (name and name not in FACES[module].__all__)
-    ]
-
-
-@pytest.mark.parametrize("file", [*WRITTEN, *NOTEBOOKS, *PLUGIN], ids=name_of)
-def test_what_others_read_imports_public_names_only(file: Path) -> None:
-    assert [found for source in sources(file) for found in private(source)] == []
-
-
-def test_an_import_from_inside_a_room_is_seen() -> None:
-    for line in (
-        "from pruning_env.graph.channel_graph import ChannelGraph",
-        "import benchmarks",
-        "def f():\n    import pruning_agents.search.registry as registry",
-        "from pruning_env import graph",
-        "from pruning_agents import no_such_name",
-    ):
-        assert private(line), line
-    for line in (
-        "import pruning_env, pruning_agents as agents",
-        "from pruning_env import ChannelGraph",
-        "from pruning_env.wrappers import CostReturn as Cost",
-        "import numpy",
-    ):
-        assert not private(line), line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

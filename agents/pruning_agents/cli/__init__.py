@@ -1,4 +1,4 @@
 """The command line `cnnprune`: reads arguments, calls the library, prints.
 
-The only room that writes to the standard output. Begin with `main.py`; most commands have a file.
+Nothing else writes to the standard output. Begin with `main.py`; most commands have a file.
 """
