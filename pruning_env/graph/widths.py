@@ -191,12 +191,12 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is _SHAPE or func is Tensor.size:
+        if func in _SIZES:
             return _watched(result, self._record)
         return result
 
 
-_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
+_SIZES = (Tensor.shape.__get__, Tensor.size)  # type: ignore[attr-defined]
 _FEW = 4  # turns of one comparison that are tried: those next to the dense width and to 1
 
 
