@@ -11,6 +11,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -349,10 +350,23 @@ def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
     if isinstance(value, Memoised):  # or the copy would ask the original, whose method it wraps
         inner = copy.deepcopy(value.__wrapped__, memo)
         return functools.lru_cache(**value.cache_parameters())(inner)
-    for each in [value] if isinstance(value, Tensor) else tree_leaves(value):
-        if isinstance(each, Tensor) and not each.is_leaf:  # deepcopy refuses these
-            memo.setdefault(id(each), each.detach().clone())
+    _copy_results(value, memo, set())
     return copy.deepcopy(value, memo)
+
+
+def _copy_results(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
+    """Put copies of tensors that are results into `memo`, as `copy.deepcopy` refuses them."""
+    for each in tree_leaves(value):
+        if isinstance(each, Tensor):
+            if not each.is_leaf:
+                memo.setdefault(id(each), each.detach().clone())
+        elif (
+            hasattr(each, "__dict__")
+            and not isinstance(each, (type, nn.Module, FunctionType))
+            and id(each) not in seen | memo.keys()
+        ):
+            seen.add(id(each))
+            _copy_results(vars(each), memo, seen)
 
 
 def forget(model: nn.Module, caches: Iterable[tuple[str, str]]) -> None:

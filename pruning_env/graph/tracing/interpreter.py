@@ -24,6 +24,7 @@ from pruning_env.graph.tracing.calls import CONSTANT, Call, Calls
 from pruning_env.graph.tracing.context import Adapter, Context, Param, Trace, fixed_like, flatten
 from pruning_env.graph.tracing.labels import along, compact, varying
 from pruning_env.graph.tracing.rules import apply_rule
+from pruning_env.graph.untouched import untouched
 
 
 class Capture:
@@ -72,7 +73,7 @@ class Capture:
 
     def _export(self, example: Example, *, training: bool) -> ExportedProgram:
         model = shared_twin(self._model, self._caches).train(training)
-        with warnings.catch_warnings():
+        with untouched(self._model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 return torch.export.export(model, example.args, dict(example.kwargs), strict=False)
