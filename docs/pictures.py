@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_env import ChannelGraph, draw_graph
+from pruning_env.graph.example import Example
 from pruning_env.graph.tracing.interpreter import Capture
 from pruning_env.tasks.registry import get_task
 
@@ -61,7 +62,7 @@ def draw_block() -> Figure:
     from matplotlib.figure import Figure
 
     model, image = ResidualBlock().eval(), torch.zeros(1, 3, 8, 8)
-    trace = Capture(model, image).trace()
+    trace = Capture(model, Example((image,))).trace()
     graph = ChannelGraph.trace(model, image)
     labels = {key: owned.labels.tolist() for key, owned in trace.owned.items()}
     figure = Figure(figsize=(9.4, 6.2))

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,14 @@ from torch import Tensor, nn
 
 from pruning_env.graph import explain
 from pruning_env.graph import surgery as pruning
+from pruning_env.graph.comparison import in_training
+from pruning_env.graph.example import Example, caches
+from pruning_env.graph.layers import Layers, matching, tensors_of
 from pruning_env.graph.tracing.context import Trace
 from pruning_env.graph.tracing.grouping import Adapter, ChannelGroup, Grouping, Slot
 from pruning_env.graph.tracing.interpreter import Capture
 from pruning_env.graph.trial import failing_groups
+from pruning_env.graph.untouched import untouched
 
 Keep = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -61,12 +66,20 @@ class ChannelGraph:
             number without a tensor to show it.
         aliases: Other names of tensors that several modules share, by the first.
         train_only: Parameters that only train mode uses, where that mode could not be captured.
+        caches: `(module, attribute)` of what forward keeps from one call to the next: empty in
+            pruned and masked models, which fill it anew.
         num_channels: C, the length of a keep mask.
         sizes: `(L,)` int64, channels per group.
         group_index: `(C,)` int64, the group of each channel.
     """
 
-    def __init__(self, model: nn.Module, trace: Trace, grouping: Grouping) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        trace: Trace,
+        grouping: Grouping,
+        caches: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         self._shapes = {name: tuple(t.shape) for name, t in _tensors(model)}
         self.groups: tuple[ChannelGroup, ...] = grouping.groups
         self.slots: tuple[Slot, ...] = grouping.slots
@@ -84,29 +97,62 @@ class ChannelGraph:
         self._batch = trace.batch
         self.aliases: dict[str, tuple[str, ...]] = _aliases(model)
         self.train_only: tuple[str, ...] = tuple(trace.uncaptured)
+        self.caches = caches
 
     @classmethod
     def trace(
-        cls, model: nn.Module, example_input: Tensor | tuple[Tensor, ...], *, check: bool = True
+        cls,
+        model: nn.Module,
+        example_input: Any,
+        *,
+        example_kwargs: Mapping[str, Any] | None = None,
+        ignore: Layers = (),
+        check: bool = True,
     ) -> ChannelGraph:
         """Find the removable channels of any model that `torch.export` can capture.
 
+        A model without any gives a graph without groups; `frozen` says why.
+
         Args:
-            model: The network; neither its weights nor its modes are changed.
-            example_input: A tensor or a tuple of tensors that `model` accepts, batch first.
-            check: Prune half of everything on trial and compare with the masked model; groups that
-                code with written-out sizes gets wrong are frozen. Costs about two forward passes.
+            model: The network; it, and all that it can reach, is left as it was.
+            example_input: What `model` accepts, batch first: a tensor, or a tuple of the inputs by
+                position, which may be tensors, None, numbers, and lists and dicts of these. A dict
+                or a list is one input.
+            example_kwargs: Inputs by name.
+            ignore: Layers that are to lose no outputs: patterns of names as `fnmatch` has them
+                (`"layer1.*"`), module types, or modules of `model`; what is in such a module
+                belongs to it. They may lose inputs.
+            check: Prune on trial and compare with the masked model, in eval and train mode; groups
+                that code with written-out sizes gets wrong are frozen. Costs ten forward passes and
+                more where code compares sizes.
 
         Raises:
-            ValueError: When `torch.export` cannot capture the model, or it has no removable
-                channel.
+            ValueError: When `model` does not accept the example, `torch.export` cannot capture it,
+                or `ignore` means nothing in it.
         """
-        capture = Capture(model, example_input)
+        example = Example.of(example_input, example_kwargs)
+        ignored = tensors_of(model, ignore, "ignore")
+        with untouched(model):
+            kept = caches(model, example)
+            capture = Capture(model, example, kept)
+            return cls._read(model, example, capture, kept, ignored, check)
 
+    @classmethod
+    def _read(
+        cls,
+        model: nn.Module,
+        example: Example,
+        capture: Capture,
+        kept: tuple[tuple[str, str], ...],
+        ignored: Collection[str],
+        check: bool,
+    ) -> ChannelGraph:
         def read(flips: Collection[str], held: Mapping[int, str] | None = None) -> _Reading:
             trace = capture.trace(flips)
+            trace.ignore(ignored)
             grouping = Grouping(model, trace, held)
-            return _Reading(frozenset(flips), cls(model, trace, grouping), grouping)
+            graph = cls(model, trace, grouping, kept)
+            return _Reading(frozenset(flips), graph, grouping)
 
         best = read(())
         if not check:
@@ -114,10 +160,13 @@ class ChannelGraph:
 
         def tried(reading: _Reading) -> _Reading:
             doubtful = reading.grouping.numbered()
-            failing = failing_groups(reading.graph, model, example_input, doubtful)
+            failing = failing_groups(reading.graph, model, example, doubtful)
             return replace(reading, failing=failing)
 
         best = tried(best)
+        # What only train mode does may couple channels, not only hold them: its graph shows it.
+        if any(map(in_training, best.failing.values())) and capture.add_training():
+            best = tried(read(()))
         # Where a view splits channels, either factor may be a number in the code: all views that
         # could be to blame are read the other way round, together and one by one. Of those at one
         # place of a repeated block, which are not seen to fail, one speaks for all.
@@ -158,6 +207,29 @@ class ChannelGraph:
             lowest = np.minimum.reduceat(draws, self._starts)
             keep |= draws == lowest[self.group_index]
         return keep
+
+    def select(self, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> Counts:
+        """Indices of the groups with a layer of a name that is included, and none excluded.
+
+        Args:
+            include: Patterns of `fnmatch` for names of layers that lose outputs or per-channel
+                parameters with the group.
+            exclude: Likewise.
+
+        Raises:
+            ValueError: When a pattern matches no layer of any group.
+        """
+        names = list(dict.fromkeys(name for group in self.groups for name in group.layers))
+        wanted = matching(names, include, "include")
+        unwanted = matching(names, exclude, "exclude")
+        return np.array(
+            [
+                index
+                for index, group in enumerate(self.groups)
+                if not wanted.isdisjoint(group.layers) and unwanted.isdisjoint(group.layers)
+            ],
+            np.int64,
+        )
 
     def counts(self, keep: Keep) -> Counts:
         """Channels kept per group, `(..., L)`, of masks `(..., C)`."""

@@ -7,15 +7,20 @@ copied.
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pruning_env.graph.untouched import Memoised
 
 if TYPE_CHECKING:
     from pruning_env.graph.channel_graph import ChannelGraph
@@ -76,6 +81,7 @@ def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
                 changed |= dict.fromkeys(graph.cuts.owners[name])
     twins: dict[int, Any] = {id(tensor): small[name] for name, tensor in tensors.items()}
     pruned = _copy_module(model, twins)
+    forget(pruned, graph.caches)
     for path in changed:
         _refresh(twins[id(modules[path])])
     for norm in graph.normalised:
@@ -101,6 +107,7 @@ def mask(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
                 tensor = tensors[slot.tensor]
                 tensor.index_fill_(slot.dim, torch.from_numpy(gone).to(tensor.device), 0)
     masked = structure_copy(model, dense, tensors)
+    forget(masked, graph.caches)
     if graph.normalised:
         small = prune(graph, model, keep)
         paths = [norm.module for norm in graph.normalised]
@@ -333,11 +340,57 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
                 key: None if child is None else _copy_module(child, memo)
                 for key, child in value.items()
             }
-        elif isinstance(value, Tensor) and id(value) not in memo:  # deepcopy refuses results
-            attributes[name] = value.detach().clone()
         else:
-            attributes[name] = copy.deepcopy(value, memo)
+            attributes[name] = _copy_value(value, memo)
     return twin
+
+
+def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
+    """`copy.deepcopy`, for tensors that are results and for caches that belong to the original."""
+    if isinstance(value, Memoised):  # or the copy would ask the original, whose method it wraps
+        inner = copy.deepcopy(value.__wrapped__, memo)
+        return functools.lru_cache(**value.cache_parameters())(inner)
+    _copy_results(value, memo, set())
+    return copy.deepcopy(value, memo)
+
+
+def _copy_results(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
+    """Put copies of tensors that are results into `memo`, as `copy.deepcopy` refuses them."""
+    for each in tree_leaves(value):
+        if isinstance(each, Tensor):
+            if not each.is_leaf:
+                memo.setdefault(id(each), each.detach().clone())
+        elif (
+            hasattr(each, "__dict__")
+            and not isinstance(each, (type, nn.Module, FunctionType))
+            and id(each) not in seen | memo.keys()
+        ):
+            seen.add(id(each))
+            _copy_results(vars(each), memo, seen)
+
+
+def forget(model: nn.Module, caches: Iterable[tuple[str, str]]) -> None:
+    """Empty what forward keeps from one call to the next: see `ChannelGraph.caches`."""
+    for path, name in caches:
+        attributes = model.get_submodule(path).__dict__
+        attributes[name] = without_tensors(attributes[name])
+
+
+def without_tensors(value: Any) -> Any:
+    """A tensor -> None; a container -> one without the entries that hold tensors."""
+    if isinstance(value, Tensor):
+        return None
+    if isinstance(value, dict):
+        rest = copy.copy(value)
+        for key in [key for key, held in value.items() if holds_tensors(held)]:
+            del rest[key]
+        return rest
+    return tree_map(lambda leaf: None if isinstance(leaf, Tensor) else leaf, value)
+
+
+def holds_tensors(value: Any) -> bool:
+    """Whether there is a tensor in a value or in containers in it."""
+    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
 
 
 _ATOMS = frozenset((bool, int, float, str, bytes, type(None), torch.dtype, torch.device, type))

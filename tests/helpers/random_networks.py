@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.helpers import blocks as b
+from tests.helpers import odd_blocks as odd
 from tests.helpers.networks import jitter
 
 Draw = Callable[..., Any]
@@ -170,6 +171,11 @@ def _block(draw: Draw, n: int, c: int, space: tuple[int, ...], depth: int) -> b.
         lambda: b.Placed(c, space),
         lambda: b.Undifferentiated(n, c, out),
         lambda: b.Repeated(c, how=pick("repeat", "interleave", "flip")),
+        lambda: odd.Deciding(n, c, out, pick(*odd.DECISIONS), bound=pick(2, 3, 5)),
+        lambda: odd.Keeping(c, pick(*odd.KEEPERS)),
+        lambda: odd.Parametrized(n, c, out, pick(*odd.PARAMETRIZATIONS)),
+        lambda: odd.Drawing(n, c, out, pick(*odd.DRAWS)),
+        lambda: odd.TrainOnly(c, pick(*odd.TRAIN_ONLY)),
     ]
     if n == 2:
         simple += [

@@ -124,6 +124,15 @@ class Trace:
     misplaced: list[Tensor] = field(default_factory=list)
     numbered: list[tuple[str, Tensor]] = field(default_factory=list)
 
+    def ignore(self, tensors: Collection[str]) -> None:
+        """Forbid the removal of channels that have an output or a value of their own in these."""
+        for (tensor, _), owned in self.owned.items():
+            if owned.role != "in" and tensor in tensors:
+                self.space.freeze(owned.labels, f"{tensor} is to be ignored")
+        for tensor, labels in self.elementwise.items():
+            if tensor in tensors:
+                self.space.freeze(labels, f"{tensor} is to be ignored")
+
 
 ELEMENTWISE_LIMIT = 1 << 22  # labels; 32 MiB of int64, several times the largest position embedding
 

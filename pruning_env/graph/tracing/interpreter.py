@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -20,45 +19,72 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from pruning_env.graph.example import Example, shared_twin
 from pruning_env.graph.tracing.calls import CONSTANT, Call, Calls
 from pruning_env.graph.tracing.context import Adapter, Context, Param, Trace, fixed_like, flatten
 from pruning_env.graph.tracing.labels import along, compact, varying
 from pruning_env.graph.tracing.rules import apply_rule
+from pruning_env.graph.untouched import untouched
 
 
 class Capture:
     """A model's exported graphs: in eval mode, and in train mode where that uses more of it.
 
     Args:
-        model: The network; its weights and modes stay as they are.
-        example_input: A tensor or a tuple of tensors that it accepts.
+        model: The network; what is run is a copy that shares its tensors.
+        example: What it is called with.
+        caches: `(module, attribute)` of what forward keeps from one call to the next: emptied in
+            the copy, or a graph would begin with what is in them.
 
     Raises:
         ValueError: When `torch.export` cannot capture the model.
     """
 
-    def __init__(self, model: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> None:
-        inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-        if not inputs or not all(isinstance(value, Tensor) for value in inputs):
-            raise ValueError(
-                f"example_input must be a tensor or a tuple of tensors, got "
-                f"{type(example_input).__name__}"
-            )
-        self._model = model
-        self._batch = max(1, inputs[0].shape[0]) if inputs[0].dim() else 1
-        self._programs = {"eval": _export(model, inputs, training=False)}
-        used = _used_tensors(model, self._programs["eval"])
-        unseen = [name for name, _ in model.named_parameters() if name not in used]
+    def __init__(
+        self, model: nn.Module, example: Example, caches: Collection[tuple[str, str]] = ()
+    ) -> None:
+        self._model, self._example, self._caches = model, example, caches
+        self._batch = max(1, example.batch)
         self._uncaptured: dict[str, str] = {}
-        if unseen:
+        self._programs = {"eval": self._export(example, training=False)}
+        if self._unseen():
             # Parameters that eval mode never touches (auxiliary heads): what feeds them is only
-            # known in train mode. Two images, because batch norm refuses to train on one value per
-            # channel.
-            doubled = tuple(torch.cat([v, v]) if v.dim() and v.shape[0] == 1 else v for v in inputs)
+            # known in train mode.
+            self.add_training()
+
+    def add_training(self) -> bool:
+        """Capture train mode, too; False when that was tried before, or cannot be done."""
+        if "train" in self._programs or self._uncaptured:
+            return False
+        # Two images, because batch norm refuses to train on one value per channel.
+        doubled = self._example.map(
+            lambda v: torch.cat([v, v]) if v.dim() and v.shape[0] == 1 else v
+        )
+        try:
+            self._programs["train"] = self._export(doubled, training=True)
+        except ValueError as error:
+            self._uncaptured = {name: str(error) for name in self._unseen()}
+            return False
+        return True
+
+    def _unseen(self) -> list[str]:
+        used = _used_tensors(self._model, self._programs["eval"])
+        return [name for name, _ in self._model.named_parameters() if name not in used]
+
+    def _export(self, example: Example, *, training: bool) -> ExportedProgram:
+        model = shared_twin(self._model, self._caches).train(training)
+        with untouched(self._model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             try:
-                self._programs["train"] = _export(model, doubled, training=True)
-            except ValueError as error:
-                self._uncaptured = {name: str(error) for name in unseen}
+                return torch.export.export(model, example.args, dict(example.kwargs), strict=False)
+            except Exception as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                mode = "train" if training else "eval"
+                raise ValueError(
+                    f"model: torch.export cannot capture {type(model).__name__} in {mode} mode "
+                    f"({type(error).__name__}: {lines[0]}); allowed are modules whose forward does "
+                    "not branch on tensor values"
+                ) from error
 
     def trace(self, flipped: Collection[str] = ()) -> Trace:
         """Run the graphs on labels.
@@ -73,34 +99,6 @@ class Capture:
             if phase == "train":  # cost is the cost of inference
                 trace.multiplications, trace.products, trace.constant_macs = costs
         return trace
-
-
-def _export(model: nn.Module, inputs: tuple[Tensor, ...], *, training: bool) -> ExportedProgram:
-    with _mode(model, training), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.export.export(model, inputs, strict=False)
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            mode = "train" if training else "eval"
-            raise ValueError(
-                f"model: torch.export cannot capture {type(model).__name__} in {mode} mode "
-                f"({type(error).__name__}: {lines[0]}); allowed are modules whose forward does not "
-                "branch on tensor values"
-            ) from error
-
-
-@contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Train or eval mode for a while; every module gets its own attributes back."""
-    before = [(module, dict(module.__dict__)) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, attributes in before:  # forward may have set some, to tensors without values
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
 
 
 def _aliases(model: nn.Module) -> dict[str, str]:
