@@ -1,4 +1,4 @@
-"""What several test files share: the `data` marker and the real images behind it."""
+"""What several test files share: time limits, the `data` marker and the real images behind it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pytest
 from pruning_env.tasks.data import DATA_VARIABLE, Splits, load_cifar10
 
 
+#: Seconds after which a slow test counts as hanging; pyproject.toml has the limit of the others.
+SLOW_TIMEOUT = 1800
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
     if os.environ.get(DATA_VARIABLE):
         return
     absent = pytest.mark.skip(reason=f"{DATA_VARIABLE} is not set")

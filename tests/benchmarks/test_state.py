@@ -14,7 +14,7 @@ from benchmarks.state.world import Case, World
 
 @pytest.fixture(scope="module")
 def world():
-    return World(channels_per_step=0.2)
+    return World(channels_per_step=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_a_schedule_by_progress_does_not_mind_where_an_episode_starts(world):
 @pytest.mark.slow
 def test_the_command_writes_rows_and_a_table(tmp_path):
     out = tmp_path / "state.jsonl"
-    assert main(["state", "--channels-per-step", "0.3", "--out", str(out)]) == 0
+    assert main(["state", "--channels-per-step", "0.1", "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == 15 and all(row["regret"] >= -1e-9 for row in rows)
     table = out.with_suffix(".md").read_text()
-    assert "| one start, params ≤ 0.25 | 0.3 |" in table and "≤ 0." in table
+    assert "| one start, params ≤ 0.25 | 0.1 |" in table and "≤ 0." in table

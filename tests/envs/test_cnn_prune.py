@@ -120,20 +120,29 @@ def test_two_environments_with_one_seed_agree_bit_for_bit_over_50_steps():
         assert same(row, other)
 
 
-def test_another_process_with_another_thread_count_agrees_to_a_millionth():
+@pytest.fixture(scope="module")
+def elsewhere():
+    """What a fresh interpreter makes of an episode with another number of threads, and draws."""
     threads = 2 if torch.get_num_threads() == 1 else 1
     script = (
-        "import json, gymnasium as gym, torch, pruning_env\n"
+        "import json, sys, gymnasium as gym\n"
+        "env = gym.make('pruning_env:CNNPrune-v0', render_mode='rgb_array')\n"
+        "import torch\n"
         "from tests.helpers.rollout import trajectory\n"
         f"torch.set_num_threads({threads})\n"
-        "rows = trajectory(gym.make('CNNPrune-v0'), 50)\n"
-        "print(json.dumps([[o.tolist(), r, t, i] for o, r, t, i in rows]))\n"
+        "rows = [[o.tolist(), r, t, i] for o, r, t, i in trajectory(env, 30)]\n"
+        "frame, modules = env.render().shape, list(sys.modules)\n"
+        "print(json.dumps({'rows': rows, 'frame': frame, 'modules': modules}))\n"
     )
     # PASSIVE: on a busy machine, two threads that spin while they wait are 50 times slower.
     printed = run_python(script, OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
-    others = json.loads(printed)
-    rows = trajectory(gym.make("CNNPrune-v0"), 50)
-    for (observation, reward, terminated, info), other in zip(rows, others, strict=True):
+    return json.loads(printed)
+
+
+def test_another_process_with_another_thread_count_agrees_to_a_millionth(elsewhere):
+    rows = trajectory(gym.make("CNNPrune-v0"), 30)
+    assert sum(terminated for _, _, terminated, _ in rows) >= 1
+    for (observation, reward, terminated, info), other in zip(rows, elsewhere["rows"], strict=True):
         assert observation == pytest.approx(np.array(other[0]), abs=1e-6)
         assert reward == pytest.approx(other[1], abs=1e-6) and terminated == other[2]
         terms, other_terms = info.pop("reward_terms"), other[3].pop("reward_terms")
@@ -605,9 +614,8 @@ def test_importing_the_package_registers_and_loads_nothing_heavy():
     assert run_python(script).strip() == "[]"
 
 
-def test_the_module_prefix_makes_the_environment_without_an_import():
-    script = "import gymnasium as gym; gym.make('pruning_env:CNNPrune-v0').reset()"
-    run_python(script)
+def test_the_module_prefix_makes_the_environment_without_an_import(elsewhere):
+    assert len(elsewhere["rows"]) > 30
 
 
 @pytest.mark.parametrize("name", pruning_env.__all__)
@@ -641,6 +649,12 @@ def test_pixels_are_constant_in_shape_and_change_with_a_step(original, zero):
     env.step(zero)
     second = env.render()
     assert second.shape == first.shape and not np.array_equal(first, second)
+
+
+def test_drawing_touches_no_figure_manager_and_no_backend(elsewhere):
+    # In a process of its own: other tests may have imported pyplot.
+    assert len(elsewhere["frame"]) == 3 and "matplotlib.figure" in elsewhere["modules"]
+    assert "matplotlib.pyplot" not in elsewhere["modules"]
 
 
 def test_the_picture_of_an_episode_starts_anew_at_reset(original, zero):

@@ -14,7 +14,6 @@ from pruning_env.evaluation.evaluator import Metrics
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.dynamics import PruningState
-from tests.helpers.processes import run_python
 from tests.helpers.small import small_dynamics, small_evaluator
 
 EVALUATOR = small_evaluator()
@@ -95,16 +94,3 @@ def test_long_names_and_many_groups_leave_room_for_the_bars():
     assert len(graph.groups) == 39 and frame.shape == FRAME_SHAPE
     blue = (frame == (0x00, 0x72, 0xB2)).all(axis=2)
     assert blue.mean() > 0.2
-
-
-def test_drawing_touches_no_figure_manager_and_no_backend():
-    # In a process of its own: other tests may have imported pyplot.
-    script = (
-        "import sys, numpy as np\n"
-        "from pruning_env.envs.rendering import render_rgb\n"
-        "from tests.helpers.small import small_dynamics\n"
-        "d = small_dynamics()\n"
-        "render_rgb(d.graph, d.budgets, [d.initial()])\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    run_python(script)

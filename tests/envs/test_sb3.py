@@ -89,10 +89,10 @@ def test_a_bad_action_is_named_by_its_slot_and_no_slot_moves(envs):
 def test_ppo_trains_on_it_inside_stable_baselines_wrappers_without_a_warning(envs, wrapper):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        agent = PPO("MlpPolicy", wrapper(envs), n_steps=32, batch_size=32, seed=0)
+        agent = PPO("MlpPolicy", wrapper(envs), n_steps=16, batch_size=16, n_epochs=2, seed=0)
         before = [p.detach().clone() for p in agent.policy.parameters()]
-        agent.learn(256)
-    assert agent.num_timesteps == 256
+        agent.learn(64)
+    assert agent.num_timesteps == 64
     assert any((a != b).any() for a, b in zip(before, agent.policy.parameters(), strict=True))
     if wrapper is VecMonitor:
         assert agent.ep_info_buffer and all(e["l"] >= 2 for e in agent.ep_info_buffer)
