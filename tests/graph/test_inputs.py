@@ -54,7 +54,10 @@ def test_inputs_may_be_none_dicts_numbers_and_named(inputs: Any, named: Any) -> 
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        (image(torch.float64), r"got float64 \(2, 3, 6, 6\); the model's parameters are torch.float32"),
+        (
+            image(torch.float64),
+            r"got float64 .*; the model's parameters are torch.float32",
+        ),
         (image()[:0], r"empty tensor of shape \(0, 3, 6, 6\)"),
         (image()[:, :2], r"Flexible does not accept it in eval mode .*got float32 \(2, 2, 6, 6\)"),
         ((image(), image(), 1.0, 2.0), "Flexible does not accept it"),
@@ -104,7 +107,7 @@ def test_layers_to_ignore_lose_no_outputs(
     assert [group.name for group in graph.groups] == left
     pruned = graph.prune(network, graph.random_keep(0.1, np.random.default_rng(0)))
     for name in {"a", "b"} - set(left):
-        assert pruned.get_submodule(name).weight.shape[0] == 8
+        assert pruned.get_parameter(f"{name}.weight").shape[0] == 8
         assert "is to be ignored" in graph.frozen[name]
 
 

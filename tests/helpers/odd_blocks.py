@@ -135,6 +135,8 @@ DRAWS = ("image", "number", "scaled image", "scaled number")
 class TrainOnly(Block):
     """Something of a written-out width that only train mode adds."""
 
+    offset: Tensor
+
     def __init__(self, channels: int, how: str) -> None:
         super().__init__(channels)
         self.how = how
