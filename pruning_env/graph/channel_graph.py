@@ -22,9 +22,9 @@ from pruning_env.graph import surgery as pruning
 from pruning_env.graph.comparison import in_training
 from pruning_env.graph.example import Example, caches
 from pruning_env.graph.layers import Layers, matching, tensors_of
-from pruning_env.graph.tracing.context import Trace
 from pruning_env.graph.tracing.grouping import Adapter, ChannelGroup, Grouping, Slot
 from pruning_env.graph.tracing.interpreter import Capture
+from pruning_env.graph.tracing.trace import Trace
 from pruning_env.graph.trial import failing_groups
 from pruning_env.graph.untouched import untouched
 
@@ -372,7 +372,11 @@ class ChannelGraph:
         seen: dict[bytes, int] = {}
         constant, per_group = [1], [np.zeros(len(self.groups), np.int64)]
         layouts = {(slot.tensor, slot.dim): slot.channels for slot in self.slots}
-        layouts |= {("", i): channels for i, (channels, _) in enumerate(self._products)}
+        layouts |= {
+            (f"product {i}", d): channels
+            for i, (axes, _) in enumerate(self._products)
+            for d, channels in enumerate(axes)
+        }
         for place, channels in layouts.items():
             key = channels.tobytes()
             if key not in seen:
@@ -388,13 +392,15 @@ class ChannelGraph:
         self,
         terms: Iterable[tuple[str, int]],
         constant: int = 0,
-        products: Sequence[tuple[NDArray[np.int64], int]] = (),
+        products: Sequence[tuple[tuple[NDArray[np.int64], ...], int]] = (),
     ) -> tuple[Counts, Counts]:
         """Sum over tensors of factor x elements kept, as (factors, axes) of products of widths."""
         index, _, _ = self._axes
         factors: dict[tuple[int, ...], int] = {(0,): constant}
-        for i, (_, rows) in enumerate(products):
-            key: tuple[int, ...] = (index["", i],)
+        for i, (lines, rows) in enumerate(products):
+            key: tuple[int, ...] = tuple(
+                sorted(index[f"product {i}", d] for d in range(len(lines)))
+            )
             factors[key] = factors.get(key, 0) + rows
         for name, factor in terms:
             axes = []

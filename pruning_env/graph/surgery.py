@@ -54,10 +54,15 @@ def cuts(graph: ChannelGraph) -> Cuts:
             channels.append(slot.channels)
         tensors[slot.tensor] = (*tensors.get(slot.tensor, ()), (slot.dim, place))
     owners = {
-        name: tuple(alias.rpartition(".")[0] for alias in (name, *graph.aliases.get(name, ())))
+        name: tuple(owner(alias) for alias in (name, *graph.aliases.get(name, ())))
         for name in tensors
     }
     return Cuts(tuple(channels), tensors, owners)
+
+
+def owner(tensor: str) -> str:
+    """The module that a tensor is part of; of a parametrised one, the layer and not its parts."""
+    return tensor.rpartition(".")[0].partition(".parametrizations.")[0]
 
 
 def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
@@ -403,11 +408,24 @@ def _refresh(module: nn.Module) -> None:
         if isinstance(module, kind):
             refresh(module)
             return
-    tensors = (getattr(module, name, None) for name in ("weight", "bias", "running_mean"))
+    tensors = (module._parameters.get(name, module._buffers.get(name)) for name in _WIDE)
     for tensor in tensors:
         if isinstance(tensor, Tensor):
             _resize(module, tuple(tensor.shape))
             return
+
+
+_WIDE = ("weight", "bias", "running_mean")
+
+
+def _weight(module: nn.Module) -> Tensor:
+    """The weight of a layer; where it is computed, the parameter that it is computed from.
+
+    Of several that is the largest: next to it there are norms, scales and masks of one shape.
+    """
+    if (stored := module._parameters.get("weight")) is not None:
+        return stored
+    return max(module.parameters(), key=lambda p: (p.dim(), p.numel()))
 
 
 def _resize(module: Any, shape: tuple[int, ...]) -> None:
@@ -424,7 +442,7 @@ def _resize(module: Any, shape: tuple[int, ...]) -> None:
 
 
 def _refresh_conv(module: Any) -> None:
-    rows, columns = module.weight.shape[:2]
+    rows, columns = _weight(module).shape[:2]
     depthwise = module.groups > 1 and module.groups == module.in_channels
     if depthwise:
         multiplier = module.out_channels // module.in_channels
@@ -436,7 +454,7 @@ def _refresh_conv(module: Any) -> None:
 
 
 def _refresh_linear(module: Any) -> None:
-    module.out_features, module.in_features = module.weight.shape
+    module.out_features, module.in_features = _weight(module).shape
 
 
 def _refresh_embedding(module: Any) -> None:

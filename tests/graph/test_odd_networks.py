@@ -180,25 +180,6 @@ def test_a_forward_that_keeps_activations_on_the_module_leaves_no_trace() -> Non
     assert pruned(image()).shape == (2, 4, 8, 8)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        nn.utils.weight_norm,
-        nn.utils.parametrizations.weight_norm,
-        nn.utils.parametrizations.spectral_norm,
-    ],
-)
-def test_a_weight_that_is_computed_freezes_both_its_ends(wrap: Callable) -> None:
-    network = Three()
-    wrap(network.b)
-    network.eval()
-    graph = ChannelGraph.trace(network, image())
-    assert not graph.groups
-    assert graph.frozen["a"] == "the weight of conv2d in b is computed in forward"
-    assert torch.equal(graph.prune(network, graph.full())(image()), network(image()))
-
-
 def test_parts_of_a_sequential_called_by_slices_are_known_by_their_names() -> None:
     class Sliced(nn.Module):
         def __init__(self) -> None:

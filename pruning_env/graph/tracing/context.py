@@ -1,13 +1,14 @@
-"""What interpreting a graph on channel labels records, and what an operator rule may ask and say.
+"""What an operator rule may ask and say while a graph is interpreted on channel labels.
 
-`Trace` is the record, `Context` the interface that the rules in `rules` are written against.
+`Context` is the interface that the rules in `rules` are written against; what they say goes into a
+`Trace`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,126 +16,28 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from pruning_env.graph.tracing.calls import Calls
-from pruning_env.graph.tracing.labels import LabelSpace, along, compact, fixed, varying
-
-
-@dataclass(frozen=True)
-class Param:
-    """A parameter or buffer as it enters the graph, possibly with its dimensions permuted.
-
-    Attributes:
-        name: Its name in the model's `state_dict`.
-        shape: Its shape as seen by the operator, `dims` applied.
-        dims: For each dimension as seen, the dimension of the stored tensor; -1 for one of length 1
-            that the stored tensor does not have.
-        floating: Whether it holds real numbers (index tables do not).
-        stored: Its shape in the `state_dict`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dims: tuple[int, ...]
-    floating: bool
-    stored: tuple[int, ...]
-
-
-@dataclass
-class Owned:
-    """1-D labels that own one dimension of one tensor.
-
-    Attributes:
-        role: "out", "channelwise" or "in"; of several uses the first in this order.
-        labels: One per index.
-        consumes: Whether any use multiplies the tensor with the channels along this dimension.
-    """
-
-    role: str
-    labels: Tensor
-    consumes: bool
-
-
-ROLES = ("out", "channelwise", "in")
-
-
-@dataclass
-class Adapter:
-    """The labels at the two ends of a module, along `dim` of its input and output."""
-
-    dim: int
-    entry: Tensor
-    exit: Tensor
-
-
-@dataclass(frozen=True)
-class Split:
-    """A view that splits channels, and that can be read in two ways.
-
-    Attributes:
-        where: The operator and its module.
-        outer: Whether the outer factor was taken for the one that shrinks, before any flip.
-        labels: The labels that it splits, each once.
-    """
-
-    where: str
-    outer: bool
-    labels: Tensor
-
-
-@dataclass
-class Trace:
-    """What interpreting a model on labels found out.
-
-    Attributes:
-        space: Labels, their merges and freezes.
-        owned: What owns each (tensor, dim), in execution order.
-        elementwise: Parameters that were used element by element, with one label per element.
-        multiplications: `(weight name, rows)` per convolution or linear call: its
-            multiply-accumulates are rows times the weight's number of elements.
-        products: `(labels, rows)` of matrix products without a weight: rows multiply-accumulates
-            per label.
-        constant_macs: Multiply-accumulates of such products that no channel changes.
-        geometry: Largest extent of the kernel and of the stride of each convolution, by weight.
-        statistics: Modules that take statistics over removable channels, or hold their number
-            without a tensor to show it.
-        islands: Parameter-free modules that run at full width, by module name.
-        batch: Batch size of the example input.
-        pinned: Parameters that may not be sliced, with the reason.
-        uncaptured: Parameters used in train mode only, where export failed, with the reason.
-        splits: Views that split a channel dimension in a way that leaves open which factor is a
-            number in the code.
-        misplaced: Labels that froze because a channel dimension was not where an operator has one;
-            a split that was read the wrong way round may be to blame.
-        numbered: Operators that were given sizes in channels, which may come from a shape (and
-            shrink with it) or from the code: where, and the labels.
-    """
-
-    space: LabelSpace = field(default_factory=LabelSpace)
-    owned: dict[tuple[str, int], Owned] = field(default_factory=dict)
-    elementwise: dict[str, Tensor] = field(default_factory=dict)
-    pinned: dict[str, str] = field(default_factory=dict)
-    multiplications: list[tuple[str, int]] = field(default_factory=list)
-    products: list[tuple[Tensor, int]] = field(default_factory=list)
-    constant_macs: int = 0
-    geometry: dict[str, tuple[int, int]] = field(default_factory=dict)
-    statistics: dict[str, Adapter] = field(default_factory=dict)
-    islands: dict[str, Adapter] = field(default_factory=dict)
-    batch: int = 1
-    uncaptured: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, Split] = field(default_factory=dict)
-    misplaced: list[Tensor] = field(default_factory=list)
-    numbered: list[tuple[str, Tensor]] = field(default_factory=list)
-
-    def ignore(self, tensors: Collection[str]) -> None:
-        """Forbid the removal of channels that have an output or a value of their own in these."""
-        for (tensor, _), owned in self.owned.items():
-            if owned.role != "in" and tensor in tensors:
-                self.space.freeze(owned.labels, f"{tensor} is to be ignored")
-        for tensor, labels in self.elementwise.items():
-            if tensor in tensors:
-                self.space.freeze(labels, f"{tensor} is to be ignored")
-
+from pruning_env.graph.tracing.labels import along, compact, fixed, varying
+from pruning_env.graph.tracing.trace import ROLES, Owned, Param, Split, Trace
+from pruning_env.graph.tracing.weights import Weight
 
 ELEMENTWISE_LIMIT = 1 << 22  # labels; 32 MiB of int64, several times the largest position embedding
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A module that mixes channels in a way that suits any number of them.
+
+    Attributes:
+        module: Its name.
+        labels: The channels that it mixes, and does not make.
+        made: Those that it makes, of a weight that depends on all it is given.
+        reason: Why these freeze if the module cannot be run on the kept channels alone.
+    """
+
+    module: str
+    labels: Tensor
+    made: Tensor
+    reason: str
 
 
 class Context:
@@ -147,6 +50,11 @@ class Context:
         islands: Modules that run at full width.
         phase: Tells the graphs of one model apart ("eval" or "train").
         flipped: Keys of `Trace.splits` to read the other way round.
+
+    Attributes:
+        values: Labels of every node so far.
+        statistics: Modules that mix channels.
+        computed: Nodes between parameters and the weight of a layer, see `rules.weights`.
     """
 
     def __init__(
@@ -162,7 +70,8 @@ class Context:
         self.model = model
         self.calls = calls
         self.values: dict[Node, Any] = {}
-        self.statistics: list[tuple[str, Tensor, str]] = []
+        self.statistics: list[Statistics] = []
+        self.computed: set[Node] = set()
         self._elements = [_span(labels) for labels in trace.elementwise.values()]
         self._islands = islands
         self._phase = phase
@@ -190,7 +99,10 @@ class Context:
         return self.trace.space.fresh(count)
 
     def labels(self, value: Any) -> Tensor:
-        """The label tensor of a value; a parameter gets one label per element."""
+        """The label tensor of a value; a parameter gets one label per element.
+
+        A computed weight has none: where it meets anything else, it is frozen.
+        """
         if isinstance(value, Tensor):
             return value
         if not value.floating:
@@ -225,6 +137,9 @@ class Context:
         """Let 1-D `labels` own dimension `dim` of a parameter; computed tensors are merged."""
         if value is None:
             return
+        if isinstance(value, Weight):
+            self._own_computed(node, value, dim, labels, role)
+            return
         if not isinstance(value, Param):
             self.merge(node, self.channels_of(node, value, dim), labels)
             return
@@ -239,6 +154,21 @@ class Context:
         known.role = min(known.role, role, key=ROLES.index)
         known.consumes |= role == "in"
         self.merge(node, known.labels, labels)
+
+    def _own_computed(
+        self, node: Node, weight: Weight, dim: int, labels: Tensor, role: str
+    ) -> None:
+        factor = weight.merged(dim)
+        if factor is None:
+            reason = f"the weight of {self.where(node)} mixes channels with others"
+            self.freeze(torch.cat([labels, *weight.labels()]), reason)
+            return
+        self.merge(node, factor.labels, labels)
+        for name, stored in factor.keys:
+            known = self.trace.owned[name, stored]
+            if known.role != "channelwise" or (role == "out" and name in weight.sources):
+                known.role = min(known.role, role, key=ROLES.index)
+            known.consumes |= role == "in" and weight.keeps_zeros
 
     def join(
         self, node: Node, operands: Sequence[Tensor], shape: tuple[int, ...] | None = None
@@ -330,17 +260,26 @@ class Context:
         """Forbid slicing a parameter, and so the removal of every channel that owns part of it."""
         self.trace.pinned.setdefault(param.name, reason)
 
-    def multiply(self, weight: Param, rows: int) -> None:
+    def multiply(self, weight: Param | Weight, rows: int) -> None:
         """Record rows x elements of `weight` multiply-accumulates."""
-        self.trace.multiplications.append((weight.name, rows))
+        if isinstance(weight, Param):
+            self.trace.multiplications.append((weight.name, rows))
+            return
+        axes = [weight.merged(d) for d, axis in enumerate(weight.axes) if axis]
+        lines = [factor.labels for factor in axes if factor is not None]
+        rows *= math.prod(weight.shape) // math.prod(map(len, lines))
+        self.trace.products.append((tuple(lines), rows))
 
-    def take_statistics(self, node: Node, labels: Tensor, reason: str) -> None:
+    def take_statistics(
+        self, node: Node, labels: Tensor, reason: str, made: Tensor | None = None
+    ) -> None:
         """Record that the module around `node` mixes all channels in a way that suits any number.
 
         Once the graph has been interpreted, the labels freeze with `reason` unless that module can
-        be run on the kept channels alone.
+        be run on the kept channels alone. See `Statistics`.
         """
-        self.statistics.append((self.calls.module_of(node), labels, reason))
+        made = labels[:0] if made is None else made
+        self.statistics.append(Statistics(self.calls.module_of(node), labels, made, reason))
 
     def give_up(self, node: Node, values: Any, reason: str | None = None) -> Any:
         """Freeze everything that reaches `node`; its results are `FIXED`."""
@@ -348,6 +287,9 @@ class Context:
         for value in flatten(values):
             if isinstance(value, Param):
                 self.pin(value, reason)
+            elif isinstance(value, Weight):
+                for labels in value.labels():
+                    self.freeze(labels, reason)
             elif isinstance(value, Tensor):
                 self.freeze(value, reason)
         return fixed_like(node.meta.get("val"))

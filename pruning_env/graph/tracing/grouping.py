@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from pruning_env.graph.tracing.context import Adapter as Labelled
-from pruning_env.graph.tracing.context import Trace
 from pruning_env.graph.tracing.labels import FIXED
+from pruning_env.graph.tracing.trace import Adapter as Labelled
+from pruning_env.graph.tracing.trace import Trace
 
 Indices = NDArray[np.int64]
 
@@ -91,8 +91,8 @@ class Grouping:
 
     Attributes:
         groups, slots, frozen, widened, normalised: As in `ChannelGraph`.
-        products: `(channels, rows)` of matrix products without a weight: rows multiply-accumulates
-            per channel; -1 is never removed.
+        products: `(axes, rows)` of products without a stored weight: rows multiply-accumulates per
+            choice of one channel from each of the axes; -1 is never removed.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class Grouping:
         self.normalised = self._adapters(trace.statistics)
         self.frozen = self._frozen(layout)
         self.products = [
-            (self._channel[self._component[labels.numpy()]], rows)
-            for labels, rows in trace.products
+            (tuple(self._channel[self._component[labels.numpy()]] for labels in axes), rows)
+            for axes, rows in trace.products
         ]
 
     def blame(self, faults: Mapping[int, str]) -> dict[int, str]:
@@ -334,9 +334,14 @@ class Grouping:
 
 def _layer(tensor: str) -> str:
     """The module that a tensor makes a layer of; the tensor itself where a module holds several."""
+    layer, computed, _ = tensor.partition(".parametrizations.")
     module, _, name = tensor.rpartition(".")
-    return module if module and name in _PLAIN else tensor
+    return layer if computed else module if module and name in _PLAIN else tensor
 
 
 _NUMBER = re.compile(r"\d+")
-_PLAIN = ("weight", "bias", "running_mean", "running_var", "original")
+_PLAIN = (
+    *("weight", "bias", "running_mean", "running_var"),
+    # what hooks compute a weight from
+    *("weight_v", "weight_g", "weight_orig", "weight_mask", "weight_u"),
+)

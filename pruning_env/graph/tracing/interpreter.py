@@ -21,9 +21,11 @@ from torch.fx.node import map_arg
 
 from pruning_env.graph.example import Example, shared_twin
 from pruning_env.graph.tracing.calls import CONSTANT, Call, Calls
-from pruning_env.graph.tracing.context import Adapter, Context, Param, Trace, fixed_like, flatten
+from pruning_env.graph.tracing.context import Context, fixed_like, flatten
 from pruning_env.graph.tracing.labels import along, compact, varying
-from pruning_env.graph.tracing.rules import apply_rule
+from pruning_env.graph.tracing.rules import apply_rule, computed_weights
+from pruning_env.graph.tracing.trace import Adapter, Param, Trace
+from pruning_env.graph.tracing.weights import Weight
 from pruning_env.graph.untouched import untouched
 
 
@@ -148,33 +150,39 @@ def _interpret(
     context = Context(trace, model, calls, islands, phase, flipped)
     context.values = values
     for value in flatten(_run(context, program.graph_module)):
-        if isinstance(value, Tensor):
-            trace.space.freeze(value, "an output of the model")
+        for labels in value.labels() if isinstance(value, Weight) else [value]:
+            if isinstance(labels, Tensor):
+                trace.space.freeze(labels, "an output of the model")
     for path, call in islands.items():
         if not _adapt(context, trace.islands, path, [call]):
             for end in (*call.entries, *call.exits):
                 context.give_up(end, values[end], f"{path} works at one width only")
-    for path, labels, reason in context.statistics:
-        known = trace.statistics.get(path)
-        suits = _suits_any_width(context, path, labels)
-        if not suits or not _adapt(context, trace.statistics, path, calls.of(path)):
-            trace.space.freeze(labels, reason)
-            trace.misplaced.append(labels)
+    for taken in context.statistics:
+        known = trace.statistics.get(taken.module)
+        suits = _suits_any_width(context, taken.module, taken.labels)
+        if not suits or not _adapt(context, trace.statistics, taken.module, calls.of(taken.module)):
+            trace.space.freeze(torch.cat([taken.labels, taken.made]), taken.reason)
+            trace.misplaced.append(taken.labels)
             if known is not None:
-                trace.space.freeze(known.entry, reason)
+                trace.space.freeze(known.entry, taken.reason)
 
 
 def _run(context: Context, graph_module: GraphModule, arguments: Sequence[Any] = ()) -> Any:
     """Interpret a graph, or a part of one that `forward` runs under a context manager."""
     values, given = context.values, iter(arguments)
+    for node in graph_module.graph.find_nodes(op="placeholder"):
+        if arguments:
+            values[node] = next(given)
+            node.meta[CONSTANT] = isinstance(values[node], (Param, Weight))
+        elif node not in values:
+            values[node] = fixed_like(node.meta.get("val"))
+    for node in computed_weights(graph_module.graph):
+        node.meta[CONSTANT] = True
+        context.computed.add(node)
     for node in graph_module.graph.nodes:
         if node.op == "placeholder":
-            if arguments:
-                values[node] = next(given)
-                node.meta[CONSTANT] = isinstance(values[node], Param)
-            elif node not in values:
-                values[node] = fixed_like(node.meta.get("val"))
-        elif node.op == "get_attr":
+            continue
+        if node.op == "get_attr":
             constant = getattr(graph_module, str(node.target), None)
             values[node] = constant if isinstance(constant, GraphModule) else fixed_like(constant)
         elif node.op == "output":

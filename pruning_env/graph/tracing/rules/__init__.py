@@ -3,7 +3,17 @@
 To add an operator, add one rule to the module of its kind, and one test.
 """
 
-from pruning_env.graph.tracing.rules import elementwise, layers, movement, space
+from pruning_env.graph.tracing.rules import elementwise, layers, movement, space, weights
 from pruning_env.graph.tracing.rules.registry import RULES, apply_rule
+from pruning_env.graph.tracing.rules.weights import computed_weights
 
-__all__ = ["RULES", "apply_rule", "elementwise", "layers", "movement", "space"]
+__all__ = [
+    "RULES",
+    "apply_rule",
+    "computed_weights",
+    "elementwise",
+    "layers",
+    "movement",
+    "space",
+    "weights",
+]

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from pruning_env.graph.tracing.context import Context, Param, fixed_like
+from pruning_env.graph.tracing.context import Context, fixed_like
 from pruning_env.graph.tracing.labels import fixed, varying
 from pruning_env.graph.tracing.rules.registry import arguments, rule
+from pruning_env.graph.tracing.trace import Param
 
 
 @rule(

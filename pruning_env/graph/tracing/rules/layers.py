@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from pruning_env.graph.tracing.context import Context, Param
+from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.labels import along, compact, fixed, spread, varying
 from pruning_env.graph.tracing.rules.registry import rule
+from pruning_env.graph.tracing.trace import Param
+from pruning_env.graph.tracing.weights import Weight
 
 
 @rule("conv1d", "conv2d", "conv3d")
@@ -26,7 +29,7 @@ def _conv(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    if not isinstance(weight, Param):
+    if not isinstance(weight, (Param, Weight)):
         return _computed(context, node, x, weight, bias)
     shape, dim = _geometry(context, node, weight, stride)
     into, outputs = context.channels_of(node, x, dim), weight.shape[0]
@@ -43,6 +46,7 @@ def _conv(
         out, role = context.fresh(outputs // groups).repeat(groups), "out"
     context.own(node, weight, 0, out, role)
     context.own(node, bias, 0, out, role)
+    _watch(context, node, weight, into, out)
     context.multiply(weight, math.prod(shape) // outputs)
     return spread(out, shape, dim)
 
@@ -60,7 +64,7 @@ def _conv_transpose(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    if not isinstance(weight, Param):
+    if not isinstance(weight, (Param, Weight)):
         return _computed(context, node, x, weight, bias)
     shape, dim = _geometry(context, node, weight, stride)
     into = context.channels_of(node, x, dim)
@@ -84,8 +88,19 @@ def _conv_transpose(
         context.own(node, weight, 1, columns, "out")
         out = columns.repeat(groups)
         context.own(node, bias, 0, out, "out")
+    _watch(context, node, weight, into, out)
     context.multiply(weight, math.prod(context.labels(x).shape) // inputs)
     return spread(out, shape, dim)
+
+
+def _watch(context: Context, node: Node, weight: Param | Weight, into: Tensor, out: Tensor) -> None:
+    """A weight that is computed from what is kept: its layer has to run on that alone."""
+    if isinstance(weight, Weight):
+        depends = any(bool(labels.any()) for labels in weight.mixed)
+        consumed = not weight.keeps_zeros and not torch.equal(torch.unique(into), torch.unique(out))
+        if depends or consumed:
+            reason = f"the weight of {context.where(node)} is computed in forward"
+            context.take_statistics(node, into, reason, made=out)
 
 
 def _computed(context: Context, node: Node, *values: Any) -> Tensor:
@@ -95,7 +110,7 @@ def _computed(context: Context, node: Node, *values: Any) -> Tensor:
 
 
 def _geometry(
-    context: Context, node: Node, weight: Param, stride: Any
+    context: Context, node: Node, weight: Param | Weight, stride: Any
 ) -> tuple[tuple[int, ...], int]:
     """Shape and channel dimension of a convolution's result; puts its geometry on record."""
     shape = context.shape(node)
@@ -103,7 +118,8 @@ def _geometry(
     if dim == 0:  # a single image without a batch dimension
         context.trace.batch = 1
     steps = stride if isinstance(stride, (list, tuple)) else [stride]
-    context.trace.geometry.setdefault(weight.name, (max(weight.shape[2:]), max(steps)))
+    for name in weight.sources if isinstance(weight, Weight) else [weight.name]:
+        context.trace.geometry.setdefault(name, (max(weight.shape[2:]), max(steps)))
     return shape, dim
 
 
@@ -116,13 +132,19 @@ def _number_groups(context: Context, node: Node, labels: Tensor) -> None:
 
 @rule("linear")
 def _linear(context: Context, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
-    if isinstance(weight, Param) and len(weight.shape) == 2:
+    if isinstance(weight, (Param, Weight)) and len(weight.shape) == 2:
         return _contract(context, node, x, -1, weight, 1, bias)
     return _computed(context, node, x, weight, bias)
 
 
 def _contract(
-    context: Context, node: Node, x: Any, dim: int, weight: Param, row: int, bias: Any = None
+    context: Context,
+    node: Node,
+    x: Any,
+    dim: int,
+    weight: Param | Weight,
+    row: int,
+    bias: Any = None,
 ) -> Tensor:
     """`x`, along `dim`, times a matrix, along its dimension `row`."""
     shape, labels = context.shape(node), context.labels(x)
@@ -136,7 +158,9 @@ def _contract(
         mixed = labels.narrow(dim, 0, 1).expand(shape)
         return _product_of(context, mixed, rows * math.prod(weight.shape))
     context.multiply(weight, rows)
-    context.own(node, weight, row, context.channels_of(node, x, dim), "in")
+    into = context.channels_of(node, x, dim)
+    context.own(node, weight, row, into, "in")
+    _watch(context, node, weight, into, out)
     return spread(out, shape, dim)
 
 
@@ -186,7 +210,7 @@ def _passes(context: Context, x: Tensor, other: Tensor) -> bool:
 
 def _product_of(context: Context, labels: Tensor, macs: int) -> Tensor:
     channels = along(labels, varying(labels)[0])
-    context.trace.products.append((channels, macs // len(channels)))
+    context.trace.products.append(((channels,), macs // len(channels)))
     return labels
 
 
@@ -249,7 +273,8 @@ def _weighted(
         if channel in held:
             context.multiply(weight, rows)
         else:
-            context.trace.products.append((channels, math.prod(sizes.values()) // len(channels)))
+            rows = math.prod(sizes.values()) // len(channels)
+            context.trace.products.append(((channels,), rows))
     if channel in held:
         role = "channelwise" if channel in result else "in"
         context.own(node, weight, held.index(channel), channels, role)

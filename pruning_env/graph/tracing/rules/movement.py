@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from pruning_env.graph.tracing.context import Context, Param
+from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.labels import along, compact, restride, varying
 from pruning_env.graph.tracing.rules.registry import arguments, rule
+from pruning_env.graph.tracing.trace import Param
 
 
 @rule(
@@ -24,6 +25,14 @@ def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) ->
 
 
 def _moved(context: Context, node: Node, x: Param, args: Any, kwargs: Any) -> Param | Tensor:
+    """What a parameter becomes; where it is no parameter any more, with one label per element."""
+    moved = rearranged(node, x, args, kwargs)
+    if moved is not None:
+        return moved
+    return node.target(context.labels(x).contiguous(), *args, **kwargs)  # type: ignore[operator]
+
+
+def rearranged(node: Node, x: Param, args: Any, kwargs: Any) -> Param | None:
     """A parameter whose dimensions were only permuted, or lost or won length 1, stays one."""
     stored = torch.empty(x.shape, device="meta")
     moved = node.target(stored, *args, **kwargs)  # type: ignore[operator]
@@ -39,7 +48,7 @@ def _moved(context: Context, node: Node, x: Param, args: Any, kwargs: Any) -> Pa
         else:
             break
     if places or len(dims) < moved.dim():
-        return node.target(context.labels(x).contiguous(), *args, **kwargs)  # type: ignore[operator]
+        return None
     return Param(x.name, tuple(moved.shape), tuple(dims), x.floating, x.stored)
 
 

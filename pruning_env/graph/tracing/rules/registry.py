@@ -13,11 +13,15 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from pruning_env.graph.tracing.context import Context, shape_of
+from pruning_env.graph.tracing.context import Context, flatten, shape_of
 from pruning_env.graph.tracing.labels import varying
+from pruning_env.graph.tracing.trace import Param
+from pruning_env.graph.tracing.weights import Weight
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
+WEIGHT_RULES: dict[str, Rule] = {}
+"""The rules for what lies between parameters and the weight of a layer, see `rules.weights`."""
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -40,7 +44,10 @@ def operator_name(node: Node) -> str:
 def apply_rule(context: Context, node: Node, args: Any, kwargs: Any) -> Any:
     """The labels that `node` returns for the given arguments."""
     name = operator_name(node)
-    function = RULES.get(name) or RULES.get(name.rstrip("_"))
+    if node in context.computed and any(isinstance(a, (Param, Weight)) for a in flatten(args)):
+        function = WEIGHT_RULES.get(name)
+    else:
+        function = RULES.get(name) or RULES.get(name.rstrip("_"))
     if function is None:
         return context.give_up(node, [args, kwargs])
     try:
@@ -52,12 +59,19 @@ def apply_rule(context: Context, node: Node, args: Any, kwargs: Any) -> Any:
             node, [args, kwargs], f"the rule for {context.where(node)} failed: {error}"
         )
     in_place = name.endswith("_") and not name.endswith("__") and name not in RULES
-    if in_place and varying(context.labels(args[0])) != varying(context.labels(result)):
+    if in_place and _moves(context, args[0], result):
         # Whoever still holds the tensor, or a view of it, would read channels unawares.
         return context.give_up(
             node, [result, args, kwargs], f"written into another tensor by {context.where(node)}"
         )
     return result
+
+
+def _moves(context: Context, target: Any, result: Any) -> bool:
+    """Whether channels come to lie in a tensor where it had none."""
+    if isinstance(target, Weight) or isinstance(result, Weight):
+        return True
+    return varying(context.labels(target)) != varying(context.labels(result))
 
 
 def _check_shapes(node: Node, result: Any) -> None:

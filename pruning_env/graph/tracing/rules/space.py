@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from pruning_env.graph.tracing.context import Context, Param, fixed_like
+from pruning_env.graph.tracing.context import Context, fixed_like
 from pruning_env.graph.tracing.labels import along, fixed, spread, varying
 from pruning_env.graph.tracing.rules.elementwise import meet
 from pruning_env.graph.tracing.rules.registry import arguments, operator_name, rule
+from pruning_env.graph.tracing.trace import Param
 
 
 @rule(
