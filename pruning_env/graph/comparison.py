@@ -6,7 +6,7 @@ Knows nothing of labels and operators, nor which masks are worth a try: that is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from pruning_env.graph import surgery
 from pruning_env.graph.draws import Watched, is_discrete, seed_all
 from pruning_env.graph.example import Example
-from pruning_env.graph.surgery import Keep, forget, named_tensors, structure_copy
-
-if TYPE_CHECKING:
-    from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.graph.structure import ChannelStructure, Keep
+from pruning_env.graph.surgery import forget, named_tensors, structure_copy
 
 _TRAINING = " in train mode"
 
@@ -63,7 +62,7 @@ class Comparison:
         example: What to run it on; its values do not matter, but those of integers.
     """
 
-    def __init__(self, graph: ChannelGraph, model: nn.Module, example: Example) -> None:
+    def __init__(self, graph: ChannelStructure, model: nn.Module, example: Example) -> None:
         self._graph, self._example = graph, example.map(_noise)
         self._model = _jittered(model).eval()
         self._exact: tuple[nn.Module, Example, float] | None = None
@@ -74,7 +73,7 @@ class Comparison:
             _rescale(self._model, self._example)
         forget(self._model, graph.caches)
         self._look()
-        doubled = self._example.map(lambda x: torch.cat([x, x]) if x.dim() else x)
+        doubled = self._example.map(_doubled)
         trains = not isinstance(self._run(self._dense().train(), doubled, True), str)
         self._doubled = doubled if trains else None
 
@@ -114,11 +113,15 @@ class Comparison:
     ) -> tuple[_Run | str, _Run | str]:
         """What the pruned and the masked model return; one error for both if the first fails."""
         if training:
-            example = example.map(lambda x: torch.cat([x, x]) if x.dim() else x)
-        pruned = self._run(self._graph.prune(model, keep).train(training), example, training)
+            example = example.map(_doubled)
+        pruned = self._run(
+            surgery.prune(self._graph, model, keep).train(training), example, training
+        )
         if isinstance(pruned, str):
             return pruned, pruned
-        return pruned, self._run(self._graph.mask(model, keep).train(training), example, training)
+        return pruned, self._run(
+            surgery.mask(self._graph, model, keep).train(training), example, training
+        )
 
     def _run(self, model: nn.Module, example: Example, training: bool) -> _Run | str:
         """Every tensor that a model returns; the error and its place if it does not run."""
@@ -163,7 +166,7 @@ class Comparison:
 
     def _dense(self) -> nn.Module:
         """A twin with tensors of its own, which running it may change."""
-        return self._graph.prune(self._model, self._graph.full())
+        return surgery.prune(self._graph, self._model, self._graph.full())
 
 
 _FULL = frozenset((torch.float32, torch.float64))
@@ -226,6 +229,16 @@ def _place(error: Exception, model: nn.Module) -> str:
         place = names.get(id(trace.tb_frame.f_locals.get("self")), place)
         trace = trace.tb_next
     return place or "the model"
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Twice as many images, since train mode takes statistics over them.
+
+    Those that are added differ: without any variance a batch norm divides rounding errors by it.
+    """
+    if not x.dim():
+        return x
+    return torch.cat([x, x.roll(1, -1) - 0.5 * x if x.is_floating_point() else x])
 
 
 def _noise(x: Tensor) -> Tensor:

@@ -9,19 +9,17 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.graph.structure import ChannelStructure
 
 #: What the indices of a layer's tensors are, by the role of a slot, in the order of telling.
 _PARTS = {"in": "inputs", "channelwise": "channels", "out": "outputs"}
 
 
-def explain(graph: ChannelGraph, layer: str) -> str:
+def explain(graph: ChannelStructure, layer: str) -> str:
     """Say what hangs together with `layer`, and why what stays of it stays.
 
     Raises:
@@ -61,7 +59,7 @@ def explain(graph: ChannelGraph, layer: str) -> str:
     return "\n".join(lines + adapters) + "\n"
 
 
-def table(graph: ChannelGraph, width: int = 120) -> str:
+def table(graph: ChannelStructure, width: int = 120) -> str:
     """All groups with their members and consumers, then all frozen layers by reason.
 
     Args:
@@ -111,7 +109,7 @@ def table(graph: ChannelGraph, width: int = 120) -> str:
     return "\n".join(lines) + "\n"
 
 
-def frozen_reasons(graph: ChannelGraph, layer: str) -> list[str]:
+def frozen_reasons(graph: ChannelStructure, layer: str) -> list[str]:
     """Why `layer`, or parameters of its own that have an entry of their own, are frozen."""
     return list(
         dict.fromkeys(
@@ -122,7 +120,7 @@ def frozen_reasons(graph: ChannelGraph, layer: str) -> list[str]:
     )
 
 
-def layer_order(graph: ChannelGraph) -> list[str]:
+def layer_order(graph: ChannelStructure) -> list[str]:
     """Every layer that has tensors, in execution order.
 
     A layer that no removable channel reaches, whose place in the execution the graph does not know,
@@ -183,11 +181,11 @@ def _wrapped(names: list[str], width: int) -> list[str]:
     return textwrap.wrap(" ".join(names), width, break_on_hyphens=False) or [""]
 
 
-def _layers(graph: ChannelGraph) -> list[str]:
+def _layers(graph: ChannelStructure) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[0] for name in graph.shapes))
 
 
-def _parts(graph: ChannelGraph, layer: str) -> dict[str, NDArray[np.int64]]:
+def _parts(graph: ChannelStructure, layer: str) -> dict[str, NDArray[np.int64]]:
     """What owns the layer's inputs, channels and outputs: of several tensors, the first."""
     found: dict[str, NDArray[np.int64]] = {}
     for slot in graph.slots:
@@ -196,7 +194,9 @@ def _parts(graph: ChannelGraph, layer: str) -> dict[str, NDArray[np.int64]]:
     return {role: found[role] for role in _PARTS if role in found}
 
 
-def _shares(graph: ChannelGraph, channels: NDArray[np.int64]) -> Iterator[tuple[int | None, int]]:
+def _shares(
+    graph: ChannelStructure, channels: NDArray[np.int64]
+) -> Iterator[tuple[int | None, int]]:
     """(group, number of indices) for every group in `channels`; None is what always stays."""
     owners = np.where(channels < 0, -1, graph.group_index[channels])
     numbers, first, counts = np.unique(owners, return_index=True, return_counts=True)
@@ -205,7 +205,7 @@ def _shares(graph: ChannelGraph, channels: NDArray[np.int64]) -> Iterator[tuple[
         yield (None if number < 0 else number), int(counts[place])
 
 
-def _coupling(graph: ChannelGraph, group: int, layer: str) -> Iterator[str]:
+def _coupling(graph: ChannelStructure, group: int, layer: str) -> Iterator[str]:
     member = graph.groups[group]
     others = [name for name in member.layers if name != layer]
     if others:
@@ -215,7 +215,7 @@ def _coupling(graph: ChannelGraph, group: int, layer: str) -> Iterator[str]:
         yield f"    and inputs of {' '.join(abbreviate(readers))}"
 
 
-def _adapters(graph: ChannelGraph, layer: str) -> Iterator[str]:
+def _adapters(graph: ChannelStructure, layer: str) -> Iterator[str]:
     if any(adapter.module == layer for adapter in graph.widened):
         yield "  it runs at full width between a scatter and a gather: its code holds the widths"
     if any(adapter.module == layer for adapter in graph.normalised):

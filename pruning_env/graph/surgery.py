@@ -10,9 +10,8 @@ import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,52 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pruning_env.graph.structure import ChannelStructure, Keep
 from pruning_env.graph.untouched import Memoised
 
-if TYPE_CHECKING:
-    from pruning_env.graph.channel_graph import ChannelGraph
 
-Keep = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Cuts:
-    """What of a graph's slots does not change from one mask to the next.
-
-    Attributes:
-        channels: the distinct channel arrays of all slots.
-        tensors: by tensor, (dimension, position in `channels`) of each of its slots.
-        owners: by tensor, the modules that hold it.
-    """
-
-    channels: tuple[NDArray[np.int64], ...]
-    tensors: dict[str, tuple[tuple[int, int], ...]]
-    owners: dict[str, tuple[str, ...]]
-
-
-def cuts(graph: ChannelGraph) -> Cuts:
-    """See `ChannelGraph.cuts`, which remembers them."""
-    places: dict[bytes, int] = {}
-    channels: list[NDArray[np.int64]] = []
-    tensors: dict[str, tuple[tuple[int, int], ...]] = {}
-    for slot in graph.slots:
-        place = places.setdefault(slot.channels.tobytes(), len(channels))
-        if place == len(channels):
-            channels.append(slot.channels)
-        tensors[slot.tensor] = (*tensors.get(slot.tensor, ()), (slot.dim, place))
-    owners = {
-        name: tuple(owner(alias) for alias in (name, *graph.aliases.get(name, ())))
-        for name in tensors
-    }
-    return Cuts(tuple(channels), tensors, owners)
-
-
-def owner(tensor: str) -> str:
-    """The module that a tensor is part of; of a parametrised one, the layer and not its parts."""
-    return tensor.rpartition(".")[0].partition(".parametrizations.")[0]
-
-
-def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
+def prune(graph: ChannelStructure, model: nn.Module, keep: Keep) -> nn.Module:
     """See `ChannelGraph.prune`."""
     modules, tensors = _walk(model)
     _check(graph, tensors)
@@ -99,7 +57,7 @@ def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
     return pruned
 
 
-def mask(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
+def mask(graph: ChannelStructure, model: nn.Module, keep: Keep) -> nn.Module:
     """See `ChannelGraph.mask`."""
     _, dense = _walk(model)
     _check(graph, dense)
@@ -244,7 +202,7 @@ def _visit(
             _visit(child, prefix + name, modules, tensors, seen)
 
 
-def _check(graph: ChannelGraph, tensors: dict[str, Tensor]) -> None:
+def _check(graph: ChannelStructure, tensors: dict[str, Tensor]) -> None:
     shapes = graph.shapes
     if len(shapes) == len(tensors) and all(
         shapes.get(name) == tensor.shape for name, tensor in tensors.items()

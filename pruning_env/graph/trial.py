@@ -7,7 +7,6 @@ there, and says where they are. It knows nothing of labels and operators.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +14,15 @@ from torch import nn
 
 from pruning_env.graph.comparison import Comparison
 from pruning_env.graph.example import Example
+from pruning_env.graph.structure import ChannelStructure
 from pruning_env.graph.widths import Turn, turns
-
-if TYPE_CHECKING:
-    from pruning_env.graph.channel_graph import ChannelGraph
 
 Counts = NDArray[np.int64]
 _MAX_TURNS = 24  # masks for sizes that code compares: each costs two forward passes
 
 
 def failing_groups(
-    graph: ChannelGraph, model: nn.Module, example: Example, doubtful: Counts
+    graph: ChannelStructure, model: nn.Module, example: Example, doubtful: Counts
 ) -> dict[int, str]:
     """Groups whose pruned model does not run, or differs from the masked one, and how.
 
@@ -78,7 +75,7 @@ def failing_groups(
             return failing
 
 
-def _counts(graph: ChannelGraph, model: nn.Module, example: Example) -> Iterator[Counts]:
+def _counts(graph: ChannelStructure, model: nn.Module, example: Example) -> Iterator[Counts]:
     """Channels per group of every mask to try; nothing twice."""
     sizes = graph.sizes
     half = np.random.default_rng(1).binomial(sizes, 0.5).clip(1, sizes - 1)
@@ -93,7 +90,7 @@ def _counts(graph: ChannelGraph, model: nn.Module, example: Example) -> Iterator
     yield from {counts.tobytes(): counts for counts in masks}.values()
 
 
-def _layouts(graph: ChannelGraph) -> dict[int, list[Counts]]:
+def _layouts(graph: ChannelStructure) -> dict[int, list[Counts]]:
     """By the width of a tensor, the channels of each group in it."""
     found: dict[int, dict[bytes, Counts]] = {}
     for slot in graph.slots:

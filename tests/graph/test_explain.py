@@ -205,7 +205,10 @@ def test_the_command_knows_torchvision(capsys: pytest.CaptureFixture[str]) -> No
         (["math:pi"], "argument MODEL: 'math:pi' is not callable"),
         (["builtins:dict"], "returned dict, not a torch.nn.Module"),
         (["digits-resnet8", "--input", "1,x"], "'1,x' is not a shape such as"),
-        (["digits-resnet8", "--input", "1,5,8,8"], "argument --input: model: torch.export"),
+        (
+            ["digits-resnet8", "--input", "1,5,8,8"],
+            "argument --input: example_input: CifarResNet does",
+        ),
         (["digits-resnet8", "--layer", "nowhere"], "argument --layer: layer='nowhere'"),
         (["digits-resnet8", "--picture", "x.doc"], "argument --picture"),
     ],

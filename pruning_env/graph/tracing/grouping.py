@@ -4,81 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from pruning_env.graph.structure import Adapter, ChannelGroup, Indices, Slot
 from pruning_env.graph.tracing.labels import FIXED
 from pruning_env.graph.tracing.trace import Adapter as Labelled
 from pruning_env.graph.tracing.trace import Trace
-
-Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels that live in the same tensors: one entry of the action, one row of the observation.
-
-    Attributes:
-        name: The first layer that produces the channels.
-        size: Number of channels.
-        start: Its channels are `keep[start : start + size]`.
-        layers: Modules that lose outputs or per-channel parameters with a channel.
-        consumers: Modules that lose inputs.
-        kernel: Largest spatial extent of the first producer's kernel (1 for linear layers).
-        stride: Its largest stride.
-        depth: Position of the first producer in execution order, counted over all producers.
-    """
-
-    name: str
-    size: int
-    start: int
-    layers: tuple[str, ...]
-    consumers: tuple[str, ...]
-    kernel: int
-    stride: int
-    depth: int
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One dimension of one tensor that shrinks when channels go.
-
-    Attributes:
-        tensor: Name in the model's `state_dict`.
-        dim: Dimension of that tensor.
-        role: "out" (rows or bias of the layer that produces the channels), "channelwise" (norm and
-            depthwise parameters and statistics) or "in" (columns of a layer that consumes them).
-        channels: `(tensor.shape[dim],)` int64, the channel that owns each index; -1 is never
-            removed.
-        consumes: Whether the tensor is multiplied with the channels along `dim`: true of "in", and
-            of a weight that is tied to both ends.
-    """
-
-    tensor: str
-    dim: int
-    role: str
-    channels: Indices
-    consumes: bool
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A module that code or statistics, not the shape of a tensor, tie to its channels.
-
-    Attributes:
-        module: Its name.
-        dim: Channel dimension of its input and output.
-        entry: `(C_in,)` int64, channels at its input; -1 is never removed.
-        exit: `(C_out,)` int64, channels at its output.
-    """
-
-    module: str
-    dim: int
-    entry: Indices
-    exit: Indices
 
 
 class Grouping:
