@@ -145,6 +145,7 @@ def enumerate_table(
             "seconds": round(seconds, 1),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
         },
+        graph.facts,
     )
     check = {r: _compare(table, r, evaluators[r], graph, rank) for r in RECOVERIES}
     table.provenance["check"] = check  # type: ignore[index]

@@ -147,9 +147,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         check_choice("recovery", recovery, RECOVERIES)
 
         table = load_table()
-        task = get_task(table.provenance["task"])
-        # No weight is used: the graph is the architecture's.
-        self.graph = ChannelGraph.trace(task.model(), task.example_input(), check=False)
+        self.graph = _graph_of(table)
         evaluator = TableEvaluator(table, self.graph, recovery)
         self.table: Table = evaluator.table  # without the test columns, which are sealed
         self._ledger = evaluator.ledger
@@ -316,3 +314,12 @@ class CNNPruneTabularEnv(CNNPruneEnv):
 
 
 _REBUILT = ("table", "process", "solution", "_places", "_dense")
+
+
+def _graph_of(table: Table) -> ChannelGraph:
+    """The graph that comes with a table; of an older one, traced: seconds, and torch's compiler."""
+    if table.facts is not None:
+        return ChannelGraph(table.facts)
+    task = get_task(table.provenance["task"])
+    # No weight is used: the graph is the architecture's.
+    return ChannelGraph.trace(task.model(), task.example_input(), check=False)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning_env.files import atomic_path
+from pruning_env.graph.serialised import facts_from_json, facts_to_json
+from pruning_env.graph.structure import Facts
 from pruning_env.process.rounding import Units
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ RECOVERIES = ("none", "bn")
 
 SHIPPED = Path(__file__).with_name("digits-resnet8.npz")
 """The table that comes with the package."""
+
+_FACTS = "graph"
 
 _COLUMNS = {
     "val_correct": np.uint16,
@@ -74,6 +78,7 @@ class Table:
         macs: (M,) int64 multiply-accumulates per image.
         results: by recovery. The dense network, the last entry, was judged without recovery.
         provenance: how the table was made, and hashes of what it was made from.
+        facts: the traced network, so that no one needs to trace it again; None in older tables.
     """
 
     round_to: int
@@ -83,6 +88,7 @@ class Table:
     macs: np.ndarray
     results: Mapping[str, Results]
     provenance: Mapping[str, Any]
+    facts: Facts | None = None
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -186,6 +192,7 @@ def save_table(table: Table, path: str | os.PathLike[str]) -> None:
         "format": FORMAT,
         "round_to": table.round_to,
         **table.provenance,
+        **({} if table.facts is None else {_FACTS: facts_to_json(table.facts)}),
         "arrays_sha256": _arrays_hash(arrays),
     }
     text = np.frombuffer(json.dumps(about, indent=1).encode(), np.uint8)
@@ -206,6 +213,7 @@ def load_table(path: str | os.PathLike[str] = SHIPPED) -> Table:
         about = json.loads(arrays.pop("provenance").tobytes())
         checksum, made = about.pop("arrays_sha256"), about.pop("format")
         round_to = about.pop("round_to")
+        facts = about.pop(_FACTS, None)
     except FileNotFoundError:
         raise
     except (
@@ -231,6 +239,7 @@ def load_table(path: str | os.PathLike[str] = SHIPPED) -> Table:
         np.cumsum(arrays["macs"], dtype=np.int64),
         {r: Results(*(arrays[f"{r}_{column}"] for column in _COLUMNS)) for r in RECOVERIES},
         about,
+        None if facts is None else facts_from_json(facts),
     )
     columns = [getattr(table.results[r], column) for r in RECOVERIES for column in _COLUMNS]
     for array in (table.sizes, table.scores, table.params, table.macs, *columns):

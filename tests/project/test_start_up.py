@@ -24,7 +24,7 @@ def imported(code: str) -> set[str]:
         text=True,
         check=True,
     ).stdout.split()
-    return {name for name in (*HEAVY, "torch._dynamo", "torch.export") if name in found}
+    return {name for name in (*HEAVY, "torch._dynamo", "torch.export._trace") if name in found}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tasks"], ["agents"]], ids=" ".join)

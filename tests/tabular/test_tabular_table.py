@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.graph.serialised import facts_from_json, facts_to_json
 from pruning_env.process.rounding import Units
 from pruning_env.tabular import enumerate as script
 from pruning_env.tabular.sweep import Sweep
@@ -171,3 +172,21 @@ def test_the_command_writes_a_table_that_loads(tmp_path, few_checks):
     assert small.shape == (1, 1, 1, 1, 2, 2) and small.round_to == 40
     assert "--round-to 40" in small.provenance["command"]
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_graph_in_the_table_is_the_one_that_tracing_finds() -> None:
+    table = load_table()
+    task = get_task(table.provenance["task"])
+    traced = ChannelGraph.trace(task.model(), task.example_input())
+    assert table.facts is not None
+    assert facts_to_json(table.facts) == facts_to_json(traced.facts)
+    assert ChannelGraph(table.facts).fingerprint == traced.fingerprint
+
+
+def test_facts_of_another_form_are_refused() -> None:
+    table = load_table()
+    assert table.facts is not None
+    damaged = facts_to_json(table.facts)
+    del damaged["slots"]
+    with pytest.raises(ValueError, match="slots"):
+        facts_from_json(damaged)
