@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pruning_env.graph.draws import seed_all
 from pruning_env.graph.surgery import (
     holds_tensors,
     named_tensors,
@@ -89,7 +90,8 @@ class Example:
         return self.map(lambda x: x.double() if x.is_floating_point() else x)
 
     def run(self, model: nn.Module) -> Any:
-        """What a model returns for it, without gradients; the tensors stay as they are."""
+        """What a model returns for it, without gradients, its draws alike; the tensors stay."""
+        seed_all()
         given = self.map(torch.clone)
         with torch.no_grad():
             return model(*given.args, **given.kwargs)

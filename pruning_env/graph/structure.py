@@ -37,7 +37,8 @@ class ChannelGroup:
     """Channels that live in the same tensors: one entry of the action, one row of the observation.
 
     Attributes:
-        name: The first layer that produces the channels.
+        name: The first layer that produces the channels; of its second group, and on, with their
+            number: `layer#2`.
         size: Number of channels.
         start: Its channels are `keep[start : start + size]`.
         layers: Modules that lose outputs or per-channel parameters with a channel.

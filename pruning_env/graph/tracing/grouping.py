@@ -217,13 +217,14 @@ class Grouping:
                 members[group][slot.role].append(layer)
                 if slot.consumes and slot.role != "in":
                     members[group]["in"].append(layer)
-        groups = []
+        groups, names = [], dict[str, int]()
         for begin, count, member in zip(start.tolist(), size.tolist(), members, strict=True):
             name = member["out"][0]
+            names[name] = names.get(name, 0) + 1
             kernel, stride = self._trace.geometry.get(weights[name], (1, 1))
             groups.append(
                 ChannelGroup(
-                    name=name,
+                    name=f"{name}#{names[name]}" if names[name] > 1 else name,
                     size=count,
                     start=begin,
                     layers=tuple(dict.fromkeys(member["out"] + member["channelwise"])),
