@@ -8,7 +8,6 @@ import pytest
 
 from pruning_env.tasks.data import DATA_VARIABLE, Splits, load_cifar10
 
-
 #: Seconds after which a slow test counts as hanging; pyproject.toml has the limit of the others.
 SLOW_TIMEOUT = 1800
 

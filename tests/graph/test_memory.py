@@ -145,8 +145,8 @@ def test_memory_does_not_grow_over_hundreds_of_candidates(no_collector: None) ->
         swollen = _peak_mib() - peak
     finally:
         tracemalloc.stop()
-    # A candidate has some 100 kB of weights and 100 kB of Python objects; leaks of all would come to
-    # 30 MB each.
+    # A candidate has some 100 kB of weights and 100 kB of Python objects; leaks of three hundred
+    # would come to 30 MB each.
     assert grown < 100_000, f"{grown:,} bytes of Python objects"
     assert swollen < 20, f"{swollen:.1f} MiB of memory"
 
