@@ -239,6 +239,7 @@ def status_mib(key: str) -> float:
     raise AssertionError(f"no {key}")
 
 
+@pytest.mark.slow  # half a minute, and fewer images would not tell a batch from a candidate
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts memory so")
 def test_many_candidates_need_little_more_memory_than_one() -> None:
     # glibc gives back at once what is larger than the threshold, so that what is resident is what
