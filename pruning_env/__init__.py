@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pruning_env.evaluation.latency import interleaved_latency
     from pruning_env.graph.channel_graph import ChannelGraph
     from pruning_env.graph.picture import draw_graph
+    from pruning_env.graph.tracing.rules.registry import register_operator
     from pruning_env.process.budgets import register_budget
     from pruning_env.process.rewards import Outcome, register_reward
     from pruning_env.process.state import PruningState
@@ -56,6 +57,7 @@ __all__ = [
     "load_state_file",
     "register_budget",
     "register_importance",
+    "register_operator",
     "register_reward",
     "register_task",
     "save_pruned",
@@ -83,6 +85,7 @@ _HOMES = {
     "load_state_file": "tasks.models.loading",
     "register_budget": "process.budgets",
     "register_importance": "evaluation.importance.scores",
+    "register_operator": "graph.tracing.rules.registry",
     "register_reward": "process.rewards",
     "register_task": "tasks.registry",
     "save_pruned": "tasks.storage",

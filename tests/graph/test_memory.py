@@ -145,8 +145,8 @@ def test_memory_does_not_grow_over_hundreds_of_candidates(no_collector: None) ->
         swollen = _peak_mib() - peak
     finally:
         tracemalloc.stop()
-    # A candidate has some 100 kB of weights and 100 kB of Python objects; leaks of all would come
-    # to 30 MB each.
+    # A candidate has some 100 kB of weights and 100 kB of Python objects; leaks of three hundred
+    # would come to 30 MB each.
     assert grown < 100_000, f"{grown:,} bytes of Python objects"
     assert swollen < 20, f"{swollen:.1f} MiB of memory"
 
@@ -239,6 +239,7 @@ def status_mib(key: str) -> float:
     raise AssertionError(f"no {key}")
 
 
+@pytest.mark.slow  # half a minute, and fewer images would not tell a batch from a candidate
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts memory so")
 def test_many_candidates_need_little_more_memory_than_one() -> None:
     # glibc gives back at once what is larger than the threshold, so that what is resident is what

@@ -10,11 +10,11 @@ from torch.fx import Node
 
 from pruning_env.graph.tracing.context import Context, fixed_like
 from pruning_env.graph.tracing.labels import fixed, varying
-from pruning_env.graph.tracing.rules.registry import arguments, rule
+from pruning_env.graph.tracing.rules.registry import arguments, register_operator
 from pruning_env.graph.tracing.trace import Param
 
 
-@rule(
+@register_operator(
     *"""
     relu relu6 hardtanh silu mish gelu elu celu selu leaky_relu rrelu hardswish hardsigmoid
     sigmoid log_sigmoid tanh softplus softsign tanhshrink hardshrink softshrink threshold
@@ -30,7 +30,7 @@ def _unary(context: Context, node: Node, x: Any, *_: Any, **__: Any) -> Any:
     return [labels] * len(value) if isinstance(value, (tuple, list)) else labels
 
 
-@rule(
+@register_operator(
     *"""
     contiguous clone alias detach to _to_copy type_as lift_fresh lift_fresh_copy float double half
     bfloat16 requires_grad
@@ -40,7 +40,7 @@ def _same(context: Context, node: Node, x: Any, *_: Any, **__: Any) -> Any:
     return x  # a parameter stays one
 
 
-@rule(
+@register_operator(
     *"""
     add sub rsub mul div divide multiply subtract true_divide floor_divide remainder fmod pow
     float_power maximum minimum fmax fmin eq ne lt le gt ge logical_and logical_or logical_xor
@@ -55,19 +55,19 @@ def meet(context: Context, node: Node, *args: Any, **kwargs: Any) -> Tensor:
     return context.join(node, [context.labels(a) for a in operands])
 
 
-@rule("expand_as")
+@register_operator("expand_as")
 def _expand_as(context: Context, node: Node, x: Any, other: Any) -> Tensor:
     """As wide as `other`, however wide that is."""
     return context.join(node, [context.labels(x), context.labels(other)])
 
 
-@rule("broadcast_tensors")
+@register_operator("broadcast_tensors")
 def _broadcast_tensors(context: Context, node: Node, tensors: Sequence[Any]) -> list[Tensor]:
     joined = context.join(node, [context.labels(t) for t in tensors])
     return [joined] * len(tensors)
 
 
-@rule(
+@register_operator(
     *"""
     softmax _softmax log_softmax _log_softmax softmin cumsum cumprod cummax cummin logcumsumexp sort
     argsort topk
@@ -85,13 +85,15 @@ def _across(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     return [labels] * len(value) if isinstance(value, (tuple, list)) else labels
 
 
-@rule("glu")
+@register_operator("glu")
 def _glu(context: Context, node: Node, x: Any, dim: int = -1) -> Tensor:
     value, gate = context.labels(x).chunk(2, dim)
     return context.join(node, [value, gate])
 
 
-@rule("new_zeros", "new_ones", "new_full", "new_empty", "sym_size", "_assert_tensor_metadata")
+@register_operator(
+    "new_zeros", "new_ones", "new_full", "new_empty", "sym_size", "_assert_tensor_metadata"
+)
 def _constant(context: Context, node: Node, *_: Any, **__: Any) -> Any:
     """The tensor lends its type, not its values."""
     value = node.meta.get("val")

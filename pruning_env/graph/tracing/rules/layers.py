@@ -12,12 +12,12 @@ from torch.fx import Node
 
 from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.labels import along, compact, fixed, spread, varying
-from pruning_env.graph.tracing.rules.registry import rule
+from pruning_env.graph.tracing.rules.registry import register_operator
 from pruning_env.graph.tracing.trace import Param
 from pruning_env.graph.tracing.weights import Weight
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@register_operator("conv1d", "conv2d", "conv3d")
 def _conv(
     context: Context,
     node: Node,
@@ -51,7 +51,7 @@ def _conv(
     return spread(out, shape, dim)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@register_operator("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(
     context: Context,
     node: Node,
@@ -130,7 +130,7 @@ def _number_groups(context: Context, node: Node, labels: Tensor) -> None:
         context.number(node, labels)
 
 
-@rule("linear")
+@register_operator("linear")
 def _linear(context: Context, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
     if isinstance(weight, (Param, Weight)) and len(weight.shape) == 2:
         return _contract(context, node, x, -1, weight, 1, bias)
@@ -164,7 +164,7 @@ def _contract(
     return spread(out, shape, dim)
 
 
-@rule("matmul", "mm", "mv")
+@register_operator("matmul", "mm", "mv")
 def _matmul(context: Context, node: Node, a: Any, b: Any) -> Any:
     if isinstance(b, Param) and len(b.shape) == 2:  # a plain contraction with a weight
         return _contract(context, node, a, -1, b, 0)
@@ -173,14 +173,14 @@ def _matmul(context: Context, node: Node, a: Any, b: Any) -> Any:
     return _product(context, node, a, b)
 
 
-@rule("addmm")
+@register_operator("addmm")
 def _addmm(context: Context, node: Node, bias: Any, a: Any, b: Any, **_: Any) -> Any:
     if isinstance(b, Param):
         return context.join(node, [_contract(context, node, a, -1, b, 0), context.labels(bias)])
     return _product(context, node, a, b, bias)
 
 
-@rule("bmm", "baddbmm", "dot")
+@register_operator("bmm", "baddbmm", "dot")
 def _product(context: Context, node: Node, *values: Any, **_: Any) -> Any:
     """A product of activations: channels that are not summed, and met by none, pass."""
     a, b = values[-2:] if len(values) < 3 else values[:2]
@@ -214,7 +214,7 @@ def _product_of(context: Context, labels: Tensor, macs: int) -> Tensor:
     return labels
 
 
-@rule("scaled_dot_product_attention")
+@register_operator("scaled_dot_product_attention")
 def _attention(
     context: Context, node: Node, query: Any, key: Any, value: Any, *rest: Any, **named: Any
 ) -> Any:
@@ -224,7 +224,7 @@ def _attention(
     return context.give_up(node, [query, key, value, rest, named], reason)
 
 
-@rule("einsum")
+@register_operator("einsum")
 def _einsum(
     context: Context, node: Node, equation: str, tensors: Sequence[Any], *_: Any, **__: Any
 ) -> Any:
@@ -293,7 +293,7 @@ def _weighted(
     return fixed(shape)
 
 
-@rule("batch_norm", "instance_norm")
+@register_operator("batch_norm", "instance_norm")
 def _batch_norm(
     context: Context, node: Node, x: Any, weight: Any, bias: Any, mean: Any, var: Any, *_: Any
 ) -> Tensor:
@@ -305,7 +305,7 @@ def _batch_norm(
     return context.labels(x)
 
 
-@rule("group_norm")
+@register_operator("group_norm")
 def _group_norm(
     context: Context, node: Node, x: Any, groups: int, weight: Any = None, bias: Any = None, *_: Any
 ) -> Tensor:
@@ -330,7 +330,7 @@ def _hold_width(context: Context, node: Node, channels: Tensor) -> None:
         context.number(node, channels)
 
 
-@rule("layer_norm", "rms_norm")
+@register_operator("layer_norm", "rms_norm")
 def _layer_norm(
     context: Context,
     node: Node,
@@ -357,7 +357,7 @@ def _layer_norm(
     return labels
 
 
-@rule("embedding")
+@register_operator("embedding")
 def _embedding(context: Context, node: Node, weight: Any, indices: Any, *_: Any) -> Any:
     if not isinstance(weight, Param):
         return _computed(context, node, weight, indices)
@@ -367,7 +367,7 @@ def _embedding(context: Context, node: Node, weight: Any, indices: Any, *_: Any)
     return spread(out, context.shape(node), -1)
 
 
-@rule("prelu", "_prelu_kernel")
+@register_operator("prelu", "_prelu_kernel")
 def _prelu(context: Context, node: Node, x: Any, weight: Any) -> Tensor:
     labels = context.labels(x)
     if isinstance(weight, Param) and math.prod(weight.shape) > 1:

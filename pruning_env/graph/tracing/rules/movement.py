@@ -11,11 +11,11 @@ from torch.fx import Node
 
 from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.labels import along, compact, restride, varying
-from pruning_env.graph.tracing.rules.registry import arguments, rule
+from pruning_env.graph.tracing.rules.registry import arguments, register_operator
 from pruning_env.graph.tracing.trace import Param
 
 
-@rule(
+@register_operator(
     "transpose", "permute", "t", "numpy_T", "swapaxes", "swapdims", "movedim", "adjoint", "mT", "mH"
 )
 def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -52,7 +52,7 @@ def rearranged(node: Node, x: Param, args: Any, kwargs: Any) -> Param | None:
     return Param(x.name, tuple(moved.shape), tuple(dims), x.floating, x.stored)
 
 
-@rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze")
+@register_operator("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze")
 def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if args and isinstance(args[0], torch.dtype):
         return x
@@ -85,13 +85,13 @@ def _written(node: Node, args: Any, kwargs: Any) -> list[int]:
     return [first + i for i, size in enumerate(sizes) if size != -1]
 
 
-@rule("view_as", "reshape_as")
+@register_operator("view_as", "reshape_as")
 def _view_as(context: Context, node: Node, x: Any, other: Any) -> Tensor:
     labels = restride(context.labels(x).reshape(context.shape(node)))
     return context.join(node, [labels, context.labels(other)])
 
 
-@rule("squeeze")
+@register_operator("squeeze")
 def _squeeze(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Param):
         return _moved(context, node, x, args, kwargs)
@@ -108,7 +108,9 @@ def _squeeze(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) ->
     return node.target(x, *args, **kwargs)  # type: ignore[operator]
 
 
-@rule("expand", "broadcast_to", "repeat", "tile", "repeat_interleave", "flip", "fliplr", "flipud")
+@register_operator(
+    "expand", "broadcast_to", "repeat", "tile", "repeat_interleave", "flip", "fliplr", "flipud"
+)
 def _copies(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if any(isinstance(a, (Tensor, Param)) for a in (*args, *kwargs.values())):
         return context.give_up(node, [x, args, kwargs])  # numbers of copies that are data
@@ -121,7 +123,7 @@ def _copies(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     return moved
 
 
-@rule("unfold")
+@register_operator("unfold")
 def _unfold(context: Context, node: Node, x: Any, dim: int, size: int, step: int) -> Tensor:
     labels = context.labels(x)
     if dim % labels.dim() in varying(labels):
@@ -129,7 +131,7 @@ def _unfold(context: Context, node: Node, x: Any, dim: int, size: int, step: int
     return labels.unfold(dim, size, step)
 
 
-@rule("roll")
+@register_operator("roll")
 def _roll(context: Context, node: Node, x: Any, shifts: Any, dims: Any = ()) -> Tensor:
     labels = context.labels(x)
     listed = [dims] if isinstance(dims, int) else list(dims)
@@ -138,7 +140,7 @@ def _roll(context: Context, node: Node, x: Any, shifts: Any, dims: Any = ()) -> 
     return labels
 
 
-@rule("cat", "concat", "concatenate")
+@register_operator("cat", "concat", "concatenate")
 def _cat(context: Context, node: Node, tensors: Sequence[Any], dim: int = 0) -> Tensor:
     shape = context.shape(node)
     dim %= len(shape)
@@ -149,7 +151,7 @@ def _cat(context: Context, node: Node, tensors: Sequence[Any], dim: int = 0) -> 
     return _joined(context, node, restride(torch.cat(parts, dim)).expand(shape), dim)
 
 
-@rule("stack")
+@register_operator("stack")
 def _stack(context: Context, node: Node, tensors: Sequence[Any], dim: int = 0) -> Tensor:
     labels = restride(torch.stack([context.labels(t) for t in tensors], dim))
     return _joined(context, node, labels, dim % labels.dim())
@@ -161,7 +163,9 @@ def _joined(context: Context, node: Node, labels: Tensor, dim: int) -> Tensor:
     return context.settle(node, labels, others[-1]) if others else labels
 
 
-@rule("split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "unsafe_chunk")
+@register_operator(
+    "split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "unsafe_chunk"
+)
 def _split(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
     labels = context.labels(x)
     parts = list(node.target(labels, *args, **kwargs))  # type: ignore[operator]
@@ -170,14 +174,14 @@ def _split(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> l
     return parts
 
 
-@rule("unbind")
+@register_operator("unbind")
 def _unbind(context: Context, node: Node, x: Any, dim: int = 0) -> list[Tensor]:
     labels = context.labels(x)
     _cut(context, node, labels, dim % labels.dim(), [1] * labels.shape[dim])
     return list(labels.unbind(dim))
 
 
-@rule("slice", "narrow")
+@register_operator("slice", "narrow")
 def _slice(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     labels = context.labels(x)
     part = node.target(labels, *args, **kwargs)  # type: ignore[operator]
@@ -194,7 +198,7 @@ def _slice(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> A
     return part
 
 
-@rule("select")
+@register_operator("select")
 def _select(context: Context, node: Node, x: Any, dim: int, index: int) -> Any:
     if isinstance(x, Param) and x.shape[dim] == 1:
         return _moved(context, node, x, (dim, index), {})
@@ -215,12 +219,12 @@ def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int
         context.misplace(node, labels, f"{context.where(node)} picks channels by number")
 
 
-@rule("take_along_dim")
+@register_operator("take_along_dim")
 def _take_along_dim(context: Context, node: Node, x: Any, index: Any, dim: int) -> Any:
     return _gather(context, node, x, dim, index)
 
 
-@rule("index_select", "gather")
+@register_operator("index_select", "gather")
 def _gather(context: Context, node: Node, x: Any, dim: int, index: Any, *_: Any, **__: Any) -> Any:
     """Places are picked; channels are not, or they have to stay."""
     labels, picks = context.labels(x), context.labels(index)
@@ -237,7 +241,7 @@ def _gather(context: Context, node: Node, x: Any, dim: int, index: Any, *_: Any,
     return labels.expand(shape)
 
 
-@rule("index")
+@register_operator("index")
 def _index(context: Context, node: Node, x: Any, indices: Sequence[Any]) -> Any:
     """Indexing by tensors is followed where it touches no channels."""
     labels = context.labels(x)

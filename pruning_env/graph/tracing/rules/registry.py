@@ -24,7 +24,7 @@ WEIGHT_RULES: dict[str, Rule] = {}
 """The rules for what lies between parameters and the weight of a layer, see `rules.weights`."""
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def register_operator(*names: str) -> Callable[[Rule], Rule]:
     """Register a rule for ATen operators by name, without overload and in-place underscore."""
 
     def register(function: Rule) -> Rule:

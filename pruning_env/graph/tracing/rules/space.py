@@ -13,11 +13,11 @@ from torch.fx import Node
 from pruning_env.graph.tracing.context import Context, fixed_like
 from pruning_env.graph.tracing.labels import along, fixed, spread, varying
 from pruning_env.graph.tracing.rules.elementwise import meet
-from pruning_env.graph.tracing.rules.registry import arguments, operator_name, rule
+from pruning_env.graph.tracing.rules.registry import arguments, operator_name, register_operator
 from pruning_env.graph.tracing.trace import Param
 
 
-@rule(
+@register_operator(
     *"""
     max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
     adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
@@ -57,7 +57,9 @@ STATISTICS = {"mean", "sum", "amax", "amin", "std", "var", "max", "min", "logsum
 STATISTICS |= {"linalg_vector_norm", "var_mean", "std_mean", "median"}
 
 
-@rule(*STATISTICS, "prod", "argmax", "argmin", "any", "all", "count_nonzero", "nansum", "nanmean")
+@register_operator(
+    *STATISTICS, "prod", "argmax", "argmin", "any", "all", "count_nonzero", "nansum", "nanmean"
+)
 def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if args and isinstance(args[0], (Tensor, Param)):
         return meet(context, node, x, *args, **kwargs)  # torch.max(a, b)
@@ -79,12 +81,12 @@ def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     return [result] * len(value) if isinstance(value, (tuple, list)) else result
 
 
-@rule("affine_grid_generator")
+@register_operator("affine_grid_generator")
 def _steer(context: Context, node: Node, theta: Any, *_: Any) -> Any:
     return context.give_up(node, theta, f"steers {context.where(node)}")
 
 
-@rule("pad", "constant_pad_nd")
+@register_operator("pad", "constant_pad_nd")
 def _pad(
     context: Context, node: Node, x: Any, amounts: Sequence[int], *args: Any, **_: Any
 ) -> Tensor:
@@ -116,20 +118,20 @@ def _pad(
     return labels
 
 
-@rule("pixel_shuffle")
+@register_operator("pixel_shuffle")
 def _pixel_shuffle(context: Context, node: Node, x: Any, factor: int) -> Tensor:
     columns = context.channels_of(node, x, -3).view(-1, factor * factor)
     context.merge(node, columns[:, :1], columns)
     return spread(columns[:, 0], context.shape(node), -3)
 
 
-@rule("pixel_unshuffle")
+@register_operator("pixel_unshuffle")
 def _pixel_unshuffle(context: Context, node: Node, x: Any, factor: int) -> Tensor:
     channels = context.channels_of(node, x, -3).repeat_interleave(factor * factor)
     return spread(channels, context.shape(node), -3)
 
 
-@rule("channel_shuffle", "native_channel_shuffle")
+@register_operator("channel_shuffle", "native_channel_shuffle")
 def _channel_shuffle(context: Context, node: Node, x: Any, groups: int) -> Tensor:
     rows = context.channels_of(node, x, 1).view(groups, -1)
     if not context.in_island(node):
@@ -137,14 +139,14 @@ def _channel_shuffle(context: Context, node: Node, x: Any, groups: int) -> Tenso
     return spread(rows.t().reshape(-1), context.shape(node), 1)
 
 
-@rule("im2col")
+@register_operator("im2col")
 def _im2col(context: Context, node: Node, x: Any, kernel: Sequence[int], *_: Any) -> Tensor:
     area = math.prod(kernel)
     channels = context.channels_of(node, x, -3).repeat_interleave(area)
     return spread(channels, context.shape(node), -2)
 
 
-@rule("col2im")
+@register_operator("col2im")
 def _col2im(
     context: Context, node: Node, x: Any, size: Any, kernel: Sequence[int], *_: Any
 ) -> Tensor:
