@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from pruning_env.arguments import check_choice, check_positive
 from pruning_env.process.allocation import TIE_DECIMALS, allocate, distribution
-from pruning_env.process.rounding import Units
+from pruning_env.process.rounding import WidthUnits
 
 
 class ActionKind(Protocol):
@@ -270,7 +270,7 @@ class CountsAction:
 
     def __init__(self, sizes: np.ndarray, round_to: int = 1) -> None:
         sizes = np.asarray(sizes, dtype=np.int64)
-        self._removable = Units(sizes, round_to).left(sizes)
+        self._removable = WidthUnits(sizes, round_to).left(sizes)
 
     def space(self) -> spaces.MultiDiscrete:
         """`MultiDiscrete`: per group 0, its floor, to all units that it can lose, dense."""

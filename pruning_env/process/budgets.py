@@ -1,4 +1,4 @@
-"""Budgets: what must become small, how far, and how it is measured.
+"""Budgets: limits on parameters, MACs, filters, latency, or any function of the pruned model.
 
 `params`, `macs` and `filters` are exact and closed-form from the channel graph; `latency` is timed
 beside the dense model; any other budget is a registered black box that is shown the pruned model.

@@ -1,7 +1,7 @@
-"""Constraints: how far a step goes, when an episode ends, and what it costs.
+"""Constraints: how many channels a step removes, when an episode ends, and its cost.
 
-A step follows its action over some number of units of channels. How many is what the action asks
-for, unless the constraint wants the budgets met: then it looks at what would be left after more or
+An action says from which groups a step takes channels, in units of `round_to`; how many units is
+what the action asks for, unless the constraint wants the budgets met: then it looks at what would be left after more or
 fewer units. Knows nothing of networks, of how an action is split over the groups, or of rewards.
 """
 
@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 from pruning_env.arguments import check_choice, check_count
 from pruning_env.process.budgets import Budget
 
-__all__ = ["Constraint", "Course", "constraint_names", "make_constraint"]
+__all__ = ["Constraint", "StepPath", "constraint_names", "make_constraint"]
 
 
 @dataclass(frozen=True)
-class Course:
+class StepPath:
     """Where one action leads from one state, by the number of units that go along it.
 
     Attributes:
@@ -86,15 +86,15 @@ class Constraint:
             )
         self.max_steps = None if max_steps is None else check_count("max_steps", max_steps)
 
-    def units(self, course: Course, step: int) -> int:
-        """How many units the step goes along its course; more than are left means all.
+    def units(self, path: StepPath, step: int) -> int:
+        """How many units the step goes along its path; more than are left means all.
 
         Args:
-            course: where the action leads.
+            path: where the action leads.
             step: of the episode; the first is 1.
         """
         del step
-        return course.asked
+        return path.asked
 
     def over(self, step: int, feasible: bool, exhausted: bool) -> bool:
         """Whether an episode ends after its `step`-th step."""
@@ -121,11 +121,11 @@ class Project(Constraint):
     name = "project"
     steers = True
 
-    def units(self, course: Course, step: int) -> int:
+    def units(self, path: StepPath, step: int) -> int:
         """As many as asked, but no more than are needed; in the last step as many as needed."""
         if self._out_of_steps(step):
-            return course.fewest(0, course.left)
-        return course.fewest(0, min(course.asked, course.left))
+            return path.fewest(0, path.left)
+        return path.fewest(0, min(path.asked, path.left))
 
 
 class Wall(Constraint):
@@ -133,7 +133,7 @@ class Wall(Constraint):
 
     AMC's bound on actions (arXiv 1802.03494), where a layer may keep only what the layers after it
     can make up for. Here steps take the layers' place. With at most m units in all steps after this
-    one (see `Course.later`), a step removes the units that its action asks for, or, if that is
+    one (see `StepPath.later`), a step removes the units that its action asks for, or, if that is
     more, n - m, where n are the fewest that meet all budgets along this action. In the last step m
     is 0. Later steps may go other ways than this one, so the bound is judged anew in each. An
     episode ends when all budgets are met, so after at most `max_steps`, and it ends feasible
@@ -145,13 +145,13 @@ class Wall(Constraint):
     steers = True
     needs_max_steps = True
 
-    def units(self, course: Course, step: int) -> int:
+    def units(self, path: StepPath, step: int) -> int:
         """As many as asked, or more where the later steps could not make up for it."""
         del step
-        reach = course.asked + course.later
-        if reach >= course.left or course.meets(reach):
-            return course.asked
-        return course.fewest(reach, course.left) - course.later
+        reach = path.asked + path.later
+        if reach >= path.left or path.meets(reach):
+            return path.asked
+        return path.fewest(reach, path.left) - path.later
 
 
 class Cost(Constraint):

@@ -19,7 +19,7 @@ import numpy as np
 
 from pruning_env.arguments import check_count, check_fraction, check_positive
 from pruning_env.process.actions import split_by_turns
-from pruning_env.process.constraints import Course, make_constraint
+from pruning_env.process.constraints import StepPath, make_constraint
 from pruning_env.process.rewards import (
     UNMET,
     Outcome,
@@ -28,10 +28,10 @@ from pruning_env.process.rewards import (
     accuracy_change,
     unmet_budgets,
 )
-from pruning_env.process.rounding import Units
+from pruning_env.process.rounding import WidthUnits
 from pruning_env.process.state import PruningState, Transition
-from pruning_env.process.state_check import Recognition
-from pruning_env.process.usage import Gauge, Reading
+from pruning_env.process.state_check import StateCheck
+from pruning_env.process.usage import NetworkUsage, UsageMeter
 
 if TYPE_CHECKING:
     from pruning_env.evaluation.evaluator import Evaluator
@@ -111,7 +111,7 @@ class PruningDynamics:
         self.evaluator = evaluator
         self.budgets = budgets
         share = check_fraction("channels_per_step", channels_per_step)
-        self.units = Units(graph.sizes, round_to)
+        self.units = WidthUnits(graph.sizes, round_to)
         self._units_per_step = max(1, round(share * graph.num_channels / round_to))
         self.per_step = self._units_per_step * round_to
         self.reward = reward
@@ -130,11 +130,11 @@ class PruningDynamics:
         full = graph.full()
         self._dense_params = int(graph.params(full))
         self._dense_macs = int(graph.macs(full))
-        self.gauge = Gauge(graph, evaluator, budgets)
-        self._recognise = Recognition(
+        self.usage_meter = UsageMeter(graph, evaluator, budgets)
+        self._recognise = StateCheck(
             graph,
             evaluator,
-            self.gauge,
+            self.usage_meter,
             self.units,
             self.rank,
             measures_sensitivity=sensitivity_every is not None,
@@ -180,7 +180,7 @@ class PruningDynamics:
             counts=self.graph.sizes,
             step=0,
             metrics=None,
-            usage=Reading(self.gauge, keep).usage,
+            usage=NetworkUsage(self.usage_meter, keep).usage,
             params=1.0,
             macs=1.0,
             last_action=nothing,
@@ -207,21 +207,23 @@ class PruningDynamics:
         spare = 0 if reserve is None else int(reserve.sum())
 
         @functools.cache
-        def after(units: int, reserved: bool = False) -> tuple[np.ndarray, np.ndarray, Reading]:
+        def after(
+            units: int, reserved: bool = False
+        ) -> tuple[np.ndarray, np.ndarray, NetworkUsage]:
             taken = self.action.split(parsed, units, left, given)
             if reserved and reserve is not None:
                 taken = taken + reserve
             counts = self.units.take(state.counts, taken)
             keep = self.graph.keep_top(self.rank, counts)
-            return counts, keep, Reading(self.gauge, keep, state.weights)
+            return counts, keep, NetworkUsage(self.usage_meter, keep, state.weights)
 
-        course = Course(
+        path = StepPath(
             asked=self.action.asks(parsed, self._units_per_step, left),
             later=self.later(state.step + 1, most) if reserve is None else spare,
             left=most + spare,
             meets=lambda units: after(units - spare, spare > 0)[2].feasible,
         )
-        units = self.constraint.units(course, state.step + 1)
+        units = self.constraint.units(path, state.step + 1)
         every = self.sensitivity_every
         due = every is not None and (state.step + 1) % every == 0
         # Called as in `meets`, so that what was measured there is not measured anew.

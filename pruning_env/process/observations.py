@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scene:
+class FeatureContext:
     """What a feature may look at: the network, its channels' scores, and one state."""
 
     graph: ChannelGraph
@@ -52,80 +52,80 @@ class Feature:
     low: float
     high: float
     meaning: str
-    compute: Callable[[Scene], np.ndarray]
+    compute: Callable[[FeatureContext], np.ndarray]
 
 
-def _sparsity(scene: Scene) -> np.ndarray:
+def _sparsity(scene: FeatureContext) -> np.ndarray:
     return 1.0 - scene.state.counts / scene.graph.sizes
 
 
-def _sensitivity(scene: Scene) -> np.ndarray:
+def _sensitivity(scene: FeatureContext) -> np.ndarray:
     return group_sensitivity(scene.graph, scene.scores, scene.state.keep)
 
 
-def _params_share(scene: Scene) -> np.ndarray:
+def _params_share(scene: FeatureContext) -> np.ndarray:
     return scene.saving(scene.graph.params_at)
 
 
-def _macs_share(scene: Scene) -> np.ndarray:
+def _macs_share(scene: FeatureContext) -> np.ndarray:
     return scene.saving(scene.graph.macs_at)
 
 
-def _width(scene: Scene) -> np.ndarray:
+def _width(scene: FeatureContext) -> np.ndarray:
     return scene.state.counts / scene.graph.sizes.max()
 
 
-def _dense_width(scene: Scene) -> np.ndarray:
+def _dense_width(scene: FeatureContext) -> np.ndarray:
     return scene.graph.sizes / scene.graph.sizes.max()
 
 
-def _kernel(scene: Scene) -> np.ndarray:
+def _kernel(scene: FeatureContext) -> np.ndarray:
     return _relative([group.kernel for group in scene.graph.groups])
 
 
-def _stride(scene: Scene) -> np.ndarray:
+def _stride(scene: FeatureContext) -> np.ndarray:
     return _relative([group.stride for group in scene.graph.groups])
 
 
-def _depth(scene: Scene) -> np.ndarray:
+def _depth(scene: FeatureContext) -> np.ndarray:
     return _relative([group.depth for group in scene.graph.groups])
 
 
-def _last_action(scene: Scene) -> np.ndarray:
+def _last_action(scene: FeatureContext) -> np.ndarray:
     return scene.state.last_action
 
 
-def _turn(scene: Scene) -> np.ndarray:
+def _turn(scene: FeatureContext) -> np.ndarray:
     return (np.arange(scene.state.counts.size) == scene.state.step).astype(np.float64)
 
 
-def _accuracy(scene: Scene) -> np.ndarray:
+def _accuracy(scene: FeatureContext) -> np.ndarray:
     return np.array([scene.metrics.accuracy])
 
 
-def _likelihood(scene: Scene) -> np.ndarray:
+def _likelihood(scene: FeatureContext) -> np.ndarray:
     return np.array([math.exp(-scene.metrics.loss)])
 
 
-def _params(scene: Scene) -> np.ndarray:
+def _params(scene: FeatureContext) -> np.ndarray:
     return np.array([scene.state.params])
 
 
-def _macs(scene: Scene) -> np.ndarray:
+def _macs(scene: FeatureContext) -> np.ndarray:
     return np.array([scene.state.macs])
 
 
-def _progress(scene: Scene) -> np.ndarray:
+def _progress(scene: FeatureContext) -> np.ndarray:
     removable = scene.graph.sizes - scene.floors
     return np.array([(scene.graph.sizes - scene.state.counts).sum() / removable.sum()])
 
 
-def _over_budget(scene: Scene) -> np.ndarray:
+def _over_budget(scene: FeatureContext) -> np.ndarray:
     limits = [budget.limit for budget in scene.budgets]
     return np.array(scene.state.usage) - np.array(limits)
 
 
-def _steps_left(scene: Scene) -> np.ndarray:
+def _steps_left(scene: FeatureContext) -> np.ndarray:
     assert scene.max_steps is not None
     return np.array([max(0.0, 1.0 - scene.state.step / scene.max_steps)])
 
@@ -237,7 +237,7 @@ class Table:
         Raises:
             ValueError: the state is not judged and knows no metrics.
         """
-        scene = Scene(
+        scene = FeatureContext(
             self._graph,
             self._budgets,
             self._scores if state.sensitivity is None else state.sensitivity,

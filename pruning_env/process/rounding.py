@@ -1,4 +1,4 @@
-"""Units of channels: the steps in which a group's width may shrink.
+"""Widths in units of channels: the steps in which a group may shrink.
 
 Hardware likes widths that are multiples of 8 or 16. With `round_to` above 1, channels go in units:
 a group keeps its dense width or a multiple of `round_to`, and never less than one unit. Knows
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Units"]
+__all__ = ["WidthUnits"]
 
 
-class Units:
+class WidthUnits:
     """How many units each group still holds, and what is left when some go.
 
     A dense width that is no multiple of `round_to` ends in a partial unit, which goes first. Groups

@@ -16,19 +16,19 @@ from pruning_env.process.state import PruningState
 if TYPE_CHECKING:
     from pruning_env.evaluation.evaluator import Evaluator
     from pruning_env.graph.channel_graph import ChannelGraph
-    from pruning_env.process.rounding import Units
-    from pruning_env.process.usage import Gauge
+    from pruning_env.process.rounding import WidthUnits
+    from pruning_env.process.usage import UsageMeter
 
-__all__ = ["Recognition"]
+__all__ = ["StateCheck"]
 
 
-class Recognition:
+class StateCheck:
     """Tells states of one process from others. Metrics that a state brings along are trusted.
 
     Args:
         graph: the dense network's channels.
         evaluator: of the same network.
-        gauge: of the same network, with the process's budgets.
+        usage_meter: of the same network, with the process's budgets.
         units: the steps in which widths shrink.
         rank: (C,) rank inside the group, 0 = last to go.
         measures_sensitivity: whether states of the process carry a sensitivity.
@@ -38,15 +38,15 @@ class Recognition:
         self,
         graph: ChannelGraph,
         evaluator: Evaluator,
-        gauge: Gauge,
-        units: Units,
+        usage_meter: UsageMeter,
+        units: WidthUnits,
         rank: NDArray[np.int64],
         *,
         measures_sensitivity: bool,
     ) -> None:
         self._graph = graph
         self._evaluator = evaluator
-        self._gauge = gauge
+        self._usage_meter = usage_meter
         self._units = units
         self._rank = rank
         self._measures_sensitivity = measures_sensitivity
@@ -120,7 +120,7 @@ class Recognition:
 
     def _check_usage(self, state: PruningState) -> None:
         """Raise `ValueError` unless the state's usage is that of these budgets."""
-        budgets = self._gauge.budgets
+        budgets = self._usage_meter.budgets
         if len(state.usage) != len(budgets):
             raise ValueError(
                 f"state.usage has {len(state.usage)} entries; "
@@ -128,7 +128,7 @@ class Recognition:
             )
         for index, (budget, usage) in enumerate(zip(budgets, state.usage, strict=True)):
             # A measured budget is trusted: measuring again builds a model, and may be noisy.
-            if budget.closed_form and usage != self._gauge.ratio(index, state.keep):
+            if budget.closed_form and usage != self._usage_meter.ratio(index, state.keep):
                 raise ValueError(
                     f"state.usage={state.usage} is not the usage of "
                     f"{tuple(b.name for b in budgets)}, which this environment bounds"

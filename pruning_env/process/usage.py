@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pruning_env.evaluation.weights import Weights
     from pruning_env.graph.channel_graph import ChannelGraph
 
-__all__ = ["Gauge", "Reading"]
+__all__ = ["NetworkUsage", "UsageMeter"]
 
 
-class Gauge:
-    """Measures keep masks of one network against its budgets.
+class UsageMeter:
+    """Measures what networks use of each budget, as ratios to the dense one.
 
     Args:
         graph: the dense network's channels.
@@ -80,19 +80,21 @@ class Gauge:
         return self._evaluator.pruned_model(keep, trained)
 
 
-class Reading:
-    """One network on the gauge; each budget is measured once, when it is first needed.
+class NetworkUsage:
+    """What one network uses; each budget is measured once, when it is first needed.
 
     So a search that measures a network and a state that reports it agree, noise or not.
 
     Args:
-        gauge: what measures.
+        usage_meter: what measures.
         keep: (C,) bool.
-        start: see `Gauge.ratio`.
+        start: see `UsageMeter.ratio`.
     """
 
-    def __init__(self, gauge: Gauge, keep: np.ndarray, start: Weights | None = None) -> None:
-        self._gauge = gauge
+    def __init__(
+        self, usage_meter: UsageMeter, keep: np.ndarray, start: Weights | None = None
+    ) -> None:
+        self._usage_meter = usage_meter
         self._keep = keep
         self._start = start
         self._known: dict[int, float] = {}
@@ -100,16 +102,16 @@ class Reading:
     @property
     def usage(self) -> tuple[float, ...]:
         """One ratio to dense per budget, in the budgets' order."""
-        return tuple(self._ratio(index) for index in range(len(self._gauge.budgets)))
+        return tuple(self._ratio(index) for index in range(len(self._usage_meter.budgets)))
 
     @property
     def feasible(self) -> bool:
         """Whether every budget is met; no model is built where a closed form says no."""
-        budgets = self._gauge.budgets
+        budgets = self._usage_meter.budgets
         cheapest_first = sorted(range(len(budgets)), key=lambda i: not budgets[i].closed_form)
         return all(self._ratio(index) <= budgets[index].limit for index in cheapest_first)
 
     def _ratio(self, index: int) -> float:
         if index not in self._known:
-            self._known[index] = self._gauge.ratio(index, self._keep, self._start)
+            self._known[index] = self._usage_meter.ratio(index, self._keep, self._start)
         return self._known[index]

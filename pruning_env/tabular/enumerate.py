@@ -33,7 +33,7 @@ from tqdm import tqdm
 from pruning_env.evaluation.evaluator import Evaluator
 from pruning_env.files import atomic_path
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.process.rounding import Units
+from pruning_env.process.rounding import WidthUnits
 from pruning_env.tabular.sweep import Sweep
 from pruning_env.tabular.table import RECOVERIES, Results, Table, ranking_hash, save_table
 from pruning_env.tasks.data import Split, Splits
@@ -81,7 +81,7 @@ def enumerate_table(
     evaluators = {r: Evaluator(model, graph, splits, recovery=r) for r in RECOVERIES}
     scores = evaluators["bn"].scores(IMPORTANCE)
     rank = graph.rank(scores)
-    units = Units(graph.sizes, round_to)
+    units = WidthUnits(graph.sizes, round_to)
     widths = [
         np.minimum(np.arange(1, held + 2) * round_to, size)
         for held, size in zip(units.left(graph.sizes), graph.sizes, strict=True)

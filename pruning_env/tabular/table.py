@@ -24,7 +24,7 @@ import numpy as np
 from pruning_env.files import atomic_path
 from pruning_env.graph.serialised import facts_from_json, facts_to_json
 from pruning_env.graph.structure import Facts
-from pruning_env.process.rounding import Units
+from pruning_env.process.rounding import WidthUnits
 
 if TYPE_CHECKING:
     from pruning_env.graph.channel_graph import ChannelGraph
@@ -93,7 +93,7 @@ class Table:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(L,) number of units of each group in the dense network: the grid."""
-        return tuple((Units(self.sizes, self.round_to).left(self.sizes) + 1).tolist())
+        return tuple((WidthUnits(self.sizes, self.round_to).left(self.sizes) + 1).tolist())
 
     @cached_property
     def strides(self) -> np.ndarray:
@@ -137,7 +137,7 @@ class Table:
             ValueError: counts of another shape, or not on the grid.
         """
         counts = np.asarray(counts)
-        units = Units(self.sizes, self.round_to)
+        units = WidthUnits(self.sizes, self.round_to)
         if counts.dtype.kind not in "iu" or counts.shape[-1:] != self.sizes.shape:
             raise ValueError(
                 f"counts has dtype {counts.dtype} and shape {counts.shape}; give whole numbers, "

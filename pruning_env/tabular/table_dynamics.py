@@ -17,7 +17,7 @@ import numpy as np
 
 from pruning_env.evaluation.evaluator import Metrics
 from pruning_env.process.actions import ActionKind, split_by_turns
-from pruning_env.process.constraints import Course
+from pruning_env.process.constraints import StepPath
 from pruning_env.process.dynamics import PruningDynamics
 from pruning_env.process.filters import filters_at
 from pruning_env.process.observations import FlatObservation
@@ -223,7 +223,7 @@ class TabularProcess:
         if reserve is not None:
             later = spare = int(reserve.sum())
             at_last = int(reserve @ self._strides)
-        course = Course(
+        path = StepPath(
             asked=self._action.asks(action, self._units_per_step, left),
             later=later,
             left=most + spare,
@@ -232,7 +232,7 @@ class TabularProcess:
                 int(self.successor(index, action, units - spare, step - 1)) - at_last,
             ),
         )
-        return self._constraint.units(course, step)
+        return self._constraint.units(path, step)
 
     def follow(self, before: Place, action: np.ndarray) -> Place:
         """One step of one episode by a parsed action (L,); counts an evaluation if it is new."""
@@ -382,6 +382,6 @@ class TabularProcess:
         return of_each / of_each.sum(axis=1, keepdims=True)
 
     def _saving(self, amounts: np.ndarray) -> np.ndarray:
-        """(M, L), see `observations.Scene.saving`."""
+        """(M, L), see `observations.FeatureContext.saving`."""
         at_floor = np.arange(len(self.counts))[:, None] - self._left * self._strides
         return 1.0 - amounts[at_floor] / np.maximum(amounts.astype(np.float64), 1.0)[:, None]

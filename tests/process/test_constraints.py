@@ -14,7 +14,7 @@ from pruning_env.evaluation.evaluator import Evaluator
 from pruning_env.process import budgets
 from pruning_env.process.actions import make_action
 from pruning_env.process.budgets import Budget, parse_budget, register_budget
-from pruning_env.process.constraints import Constraint, Course, constraint_names, make_constraint
+from pruning_env.process.constraints import Constraint, StepPath, constraint_names, make_constraint
 from pruning_env.process.dynamics import PruningDynamics
 from tests.helpers.small import small_dynamics, small_evaluator
 
@@ -96,7 +96,7 @@ def one_unit_less(dynamics, before, after):
     taken = int((left - units.left(after.counts)).sum())
     split = dynamics.action.split(after.last_action, taken - 1, left, given_before)
     keep = dynamics.graph.keep_top(dynamics.rank, units.take(before.counts, split))
-    usage = tuple(dynamics.gauge.ratio(i, keep) for i in range(len(dynamics.budgets)))
+    usage = tuple(dynamics.usage_meter.ratio(i, keep) for i in range(len(dynamics.budgets)))
     return dynamics.feasible(dataclasses.replace(after, usage=usage))
 
 
@@ -115,7 +115,7 @@ def test_what_is_found_meets_the_budgets_and_one_less_does_not_monotone_or_not(
         asked.append(units)
         return units in feasible
 
-    found = Course(1, 1, 40, meets).fewest(least, most)
+    found = StepPath(1, 1, 40, meets).fewest(least, most)
     if most in feasible:
         assert found in feasible and found - 1 not in feasible and least < found <= most
     else:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pruning_env  # noqa: F401  (registers the environments)
-from pruning_env.process.rounding import Units
+from pruning_env.process.rounding import WidthUnits
 
 SIZES = st.lists(st.integers(2, 60), min_size=1, max_size=8).map(np.array)
 
@@ -18,7 +18,7 @@ SIZES = st.lists(st.integers(2, 60), min_size=1, max_size=8).map(np.array)
 def test_taking_units_one_after_another_equals_taking_them_at_once(sizes, round_to, data):
     if round_to >= sizes.max():
         return
-    units = Units(sizes, round_to)
+    units = WidthUnits(sizes, round_to)
     wanted = np.array([data.draw(st.integers(0, int(n))) for n in units.left(sizes)])
     at_once = units.take(sizes, wanted)
     counts = sizes
@@ -33,7 +33,7 @@ def test_taking_units_one_after_another_equals_taking_them_at_once(sizes, round_
 
 
 def test_groups_keep_their_dense_width_or_a_multiple():
-    units = Units(np.array([20, 16, 5]), 8)
+    units = WidthUnits(np.array([20, 16, 5]), 8)
     assert units.floors.tolist() == [8, 8, 5]
     assert units.left(np.array([20, 16, 5])).tolist() == [2, 1, 0]
     assert units.take(np.array([20, 16, 5]), np.array([1, 1, 0])).tolist() == [16, 8, 5]
@@ -43,12 +43,12 @@ def test_groups_keep_their_dense_width_or_a_multiple():
 @pytest.mark.parametrize("round_to", [0, -8, 2.5, True, "8"])
 def test_a_bad_unit_is_refused(round_to):
     with pytest.raises(ValueError, match="round_to="):
-        Units(np.array([16, 32]), round_to)
+        WidthUnits(np.array([16, 32]), round_to)
 
 
 def test_a_unit_as_wide_as_the_widest_group_is_refused():
     with pytest.raises(ValueError, match="leaves nothing to prune; the widest group has 32"):
-        Units(np.array([16, 32]), 32)
+        WidthUnits(np.array([16, 32]), 32)
 
 
 def test_the_environment_honours_round_to_at_every_step_to_the_end():

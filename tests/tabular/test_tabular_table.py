@@ -10,7 +10,7 @@ import pytest
 
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.graph.serialised import facts_from_json, facts_to_json
-from pruning_env.process.rounding import Units
+from pruning_env.process.rounding import WidthUnits
 from pruning_env.tabular import enumerate as script
 from pruning_env.tabular.sweep import Sweep
 from pruning_env.tabular.table import RECOVERIES, SHIPPED, load_table, save_table
@@ -48,7 +48,7 @@ def test_every_configuration_of_the_grid_has_its_place(table, graph):
     counts = table.counts(np.arange(table.size))
     assert len(np.unique(counts, axis=0)) == table.size
     assert np.array_equal(table.index(counts), np.arange(table.size))
-    units = Units(graph.sizes, table.round_to)
+    units = WidthUnits(graph.sizes, table.round_to)
     assert all(units.reachable(row) for row in counts[::997])
     assert table.counts(0).tolist() == units.floors.tolist()
     assert table.counts(table.size - 1).tolist() == graph.sizes.tolist()

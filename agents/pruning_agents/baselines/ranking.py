@@ -15,7 +15,7 @@ from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 from pruning_env.evaluation.importance.scores import normalise
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.process.rounding import Units
+from pruning_env.process.rounding import WidthUnits
 
 
 def global_ranking(
@@ -84,7 +84,7 @@ def global_taylor(
 
 
 def _least_important_first(
-    graph: ChannelGraph, units: Units, scores: NDArray[np.float64]
+    graph: ChannelGraph, units: WidthUnits, scores: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """(U,) the group of each unit that can go, the unit with the lowest mean score first.
 

@@ -20,7 +20,7 @@ from pruning_agents.comparison.rows import AgentRow, settings_text
 from pruning_agents.search.judge import with_networks
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.process.state import PruningState
-from pruning_env.process.usage import Reading
+from pruning_env.process.usage import NetworkUsage
 from pruning_env.tasks.registry import get_task
 
 #: Images whose logits are compared between the pruned and the masked network.
@@ -187,7 +187,7 @@ def state_of(env: CNNPruneEnv, counts: tuple[int, ...]) -> PruningState:
         counts=numbers,
         step=1,
         metrics=None,
-        usage=Reading(dynamics.gauge, keep).usage,
+        usage=NetworkUsage(dynamics.usage_meter, keep).usage,
         params=float(graph.params(keep) / graph.params(full)),
         macs=float(graph.macs(keep) / graph.macs(full)),
         last_action=np.zeros(len(graph.groups)),
