@@ -1,8 +1,9 @@
 """Constraints: how many channels a step removes, when an episode ends, and its cost.
 
-An action says from which groups a step takes channels, in units of `round_to`; how many units is
-what the action asks for, unless the constraint wants the budgets met: then it looks at what would be left after more or
-fewer units. Knows nothing of networks, of how an action is split over the groups, or of rewards.
+An action says from which groups a step takes channels, in units of `round_to`. How many units is
+what the action asks for, unless the constraint wants the budgets met: then it looks at what would
+be left after more or fewer units. Knows nothing of networks, of how an action is split over the
+groups, or of rewards.
 """
 
 from __future__ import annotations
