@@ -227,6 +227,36 @@ def test_layers_that_cannot_be_fitted_keep_their_weights() -> None:
     assert changed == {"last"}
 
 
+class _OneNorm(nn.Module):
+    """Two layers whose outputs go through the same batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 6, 3, bias=False), nn.Conv2d(6, 6, 3, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.head = nn.Sequential(*tail(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.norm(self.first(x)))
+        return self.head(torch.relu(self.norm(self.second(hidden))))
+
+
+def test_a_norm_of_several_layers_is_re_estimated_and_holds_no_layers_constant() -> None:
+    torch.manual_seed(0)
+    model, images = _OneNorm().eval(), torch.randn(16, 2, 9, 9)
+    jitter(model)
+    graph = ChannelGraph.trace(model, images[:2])
+    keep = graph.random_keep(0.5, np.random.default_rng(0))
+    fitted = Reconstruction(graph, model, images).pruned(keep)
+    again: Any = copy.deepcopy(fitted)
+    again.norm.train()
+    again.norm.momentum = 1.0
+    with torch.no_grad():
+        again(images)
+    found: Any = fitted.get_submodule("norm").running_mean
+    assert not keep.all() and torch.allclose(again.norm.running_mean, found, atol=1e-5)
+
+
 def test_a_network_whose_values_are_not_finite_keeps_its_weights() -> None:
     model, graph, images = network("convolutions")
     model.get_parameter("0.0.bias").data.fill_(torch.inf)

@@ -156,6 +156,7 @@ class Reconstruction:
             found[path] = _Target(places, output.shape, outputs_at(layer, output, places), None)
 
         def follow(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+            calls.append(paths[id(norm)])
             if inputs[0] is latest[1]:
                 followers[latest[0]] = paths[id(norm)]
 
@@ -166,10 +167,13 @@ class Reconstruction:
                 elif id(layer) in paths:
                     hooks.callback(layer.register_forward_pre_hook(follow).remove)
             self._model(self._images)
+        # A norm of several layers has one mean, which cannot hold a constant for each.
+        once = {path for path in calls if calls.count(path) == 1}
+        own = {path: norm for path, norm in followers.items() if norm in once}
         return {
-            path: replace(target, norm=followers.get(path))
+            path: replace(target, norm=own.get(path))
             for path, target in found.items()
-            if calls.count(path) == 1 and len(target.outputs)
+            if path in once and len(target.outputs)
         }
 
     def _owns_weights(self, path: str, layer: nn.Module) -> bool:
