@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from pruning_agents.comparison.table import verdict
     from pruning_agents.ppo_lagrangian.algorithm import PPOLagrangian
+    from pruning_agents.ppo_lagrangian.projection import projected_end
     from pruning_agents.rl_pruner.algorithm import RLPruner
     from pruning_agents.rl_pruner.distribution import perturb
     from pruning_agents.rl_pruner.distribution_policy import DistributionPolicy
@@ -66,6 +67,7 @@ __all__ = [
     "paired_difference",
     "perturb",
     "probability_of_improvement",
+    "projected_end",
     "provenance",
     "questions",
     "random_policy",
@@ -105,6 +107,7 @@ _HOMES = {
     "paired_difference": "comparison.statistics",
     "perturb": "rl_pruner.distribution",
     "probability_of_improvement": "comparison.statistics",
+    "projected_end": "ppo_lagrangian.projection",
     "provenance": "search.rows",
     "questions": "comparison.questions",
     "random_policy": "baselines.sampling",

@@ -330,11 +330,11 @@ def test_a_bad_argument_is_named(graph, name, value):
         make(graph, **{name: value})
 
 
-def test_there_is_no_incumbent_before_anything_feasible_was_judged(graph):
+def test_there_is_no_incumbent_before_learning_and_one_however_early_it_stops(graph):
     agent = make(graph, limit=0.3, lookahead=1)
     assert agent.incumbent is None
-    agent.learn(30)  # a pruning step or two of several
-    assert agent.incumbent is None
+    agent.learn(30)  # a pruning step or two of several; the distribution is followed to the end
+    assert agent.incumbent is not None
 
 
 def test_the_incumbent_is_the_best_feasible_candidate(graph):
