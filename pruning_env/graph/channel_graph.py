@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from pruning_env.graph import explain
 from pruning_env.graph import surgery as pruning
-from pruning_env.graph.tracing.grouping import Adapter, ChannelGroup, Grouping, Slot
+from pruning_env.graph.tracing.attributes import Attribute
+from pruning_env.graph.tracing.grouping import Adapter, ChannelGroup, Grouping, Kind, Slot
 from pruning_env.graph.tracing.interpreter import Capture
 from pruning_env.graph.tracing.trace import Trace
 from pruning_env.graph.trial import failing_groups
@@ -35,6 +36,8 @@ class _Reading:
     graph: ChannelGraph
     grouping: Grouping
     failing: Mapping[int, str] = field(default_factory=dict)
+    rewrite: bool = False
+    fixed: frozenset[Kind] = frozenset()
 
     @property
     def passing(self) -> int:
@@ -59,6 +62,7 @@ class ChannelGraph:
         widened: Parameter-free modules that run at full width between a scatter and a gather.
         normalised: Norms and gates whose statistics run over removable channels, or that hold their
             number without a tensor to show it.
+        attributes: Numbers of channels in attributes of modules, which follow.
         aliases: Other names of tensors that several modules share, by the first.
         train_only: Parameters that only train mode uses, where that mode could not be captured.
         num_channels: C, the length of a keep mask.
@@ -73,6 +77,7 @@ class ChannelGraph:
         self.frozen: dict[str, str] = grouping.frozen
         self.widened: tuple[Adapter, ...] = grouping.widened
         self.normalised: tuple[Adapter, ...] = grouping.normalised
+        self.attributes: tuple[Attribute, ...] = grouping.attributes
         self.sizes: Counts = np.array([g.size for g in self.groups], np.int64)
         self.group_index = np.repeat(np.arange(len(self.groups)), self.sizes)
         self.num_channels = int(self.sizes.sum())
@@ -103,10 +108,16 @@ class ChannelGraph:
         """
         capture = Capture(model, example_input)
 
-        def read(flips: Collection[str], held: Mapping[int, str] | None = None) -> _Reading:
+        def read(
+            flips: Collection[str],
+            held: Mapping[int, str] | None = None,
+            rewrite: bool = False,
+            fixed: Collection[Kind] = (),
+        ) -> _Reading:
             trace = capture.trace(flips)
-            grouping = Grouping(model, trace, held)
-            return _Reading(frozenset(flips), cls(model, trace, grouping), grouping)
+            grouping = Grouping(model, trace, held, rewrite=rewrite, fixed=fixed)
+            graph = cls(model, trace, grouping)
+            return _Reading(frozenset(flips), graph, grouping, {}, rewrite, frozenset(fixed))
 
         best = read(())
         if not check:
@@ -138,8 +149,21 @@ class ChannelGraph:
                         vain.clear()
                 elif kind is not None:
                     vain.add(kind)
+        # Numbers of channels in attributes may be to blame: they follow, where that helps.
         if best.failing:
-            best = read(best.flips, best.grouping.blame(best.failing))
+            other = read(best.flips, rewrite=True)
+            if other.graph.attributes:
+                other = tried(other)
+                for unrelated in other.grouping.followed(other.failing)[:_MAX_FLIPS]:
+                    if other.failing:
+                        less = tried(
+                            read(best.flips, rewrite=True, fixed=other.fixed | {unrelated})
+                        )
+                        other = max(other, less, key=lambda r: r.passing)
+                best = max(best, other, key=lambda r: r.passing)
+        if best.failing:
+            held = best.grouping.blame(best.failing)
+            best = read(best.flips, held, best.rewrite, best.fixed)
         return best.graph
 
     # Keep masks

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning_env.graph.tracing.attributes import rewritten
+
 if TYPE_CHECKING:
     from pruning_env.graph.channel_graph import ChannelGraph
 
@@ -31,11 +33,14 @@ class Cuts:
         channels: the distinct channel arrays of all slots.
         tensors: by tensor, (dimension, position in `channels`) of each of its slots.
         owners: by tensor, the modules that hold it.
+        attributes: by module and attribute, the channels that its number is that of, or by index
+            those of the numbers in it.
     """
 
     channels: tuple[NDArray[np.int64], ...]
     tensors: dict[str, tuple[tuple[int, int], ...]]
     owners: dict[str, tuple[str, ...]]
+    attributes: dict[tuple[str, str], list[tuple[int | None, NDArray[np.int64]]]]
 
 
 def cuts(graph: ChannelGraph) -> Cuts:
@@ -52,7 +57,11 @@ def cuts(graph: ChannelGraph) -> Cuts:
         name: tuple(owner(alias) for alias in (name, *graph.aliases.get(name, ())))
         for name in tensors
     }
-    return Cuts(tuple(channels), tensors, owners)
+    attributes: dict[tuple[str, str], list[tuple[int | None, NDArray[np.int64]]]] = {}
+    for attribute in graph.attributes:
+        numbers = attributes.setdefault((attribute.module, attribute.name), [])
+        numbers.append((attribute.index, attribute.channels))
+    return Cuts(tuple(channels), tensors, owners, attributes)
 
 
 def owner(tensor: str) -> str:
@@ -83,6 +92,10 @@ def prune(graph: ChannelGraph, model: nn.Module, keep: Keep) -> nn.Module:
     pruned = _copy_module(model, twins)
     for path in changed:
         _refresh(twins[id(modules[path])])
+    for (path, name), numbers in graph.cuts.attributes.items():
+        module = twins[id(modules[path])]
+        counts = [(index, int(kept[channels].sum())) for index, channels in numbers]
+        setattr(module, name, rewritten(getattr(module, name), counts))
     for norm in graph.normalised:
         _resize(twins[id(modules[norm.module])], (int(kept[norm.entry].sum()),))
     for adapter in graph.widened:

@@ -66,13 +66,16 @@ class Positive(nn.Module):
 
 
 class Quantised(nn.Module):
+    scale: Tensor
+    zero_point: Tensor
+
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.register_buffer("scale", torch.rand(rows) * 0.01 + 0.01)
         self.register_buffer("zero_point", torch.zeros(rows, dtype=torch.int32))
 
     def forward(self, weight: Tensor) -> Tensor:
-        scale = self.scale.float()  # type: ignore[operator, union-attr]
+        scale = self.scale.float()
         quantised = torch.fake_quantize_per_channel_affine(
             weight.float(), scale, self.zero_point, 0, -127, 127
         )
@@ -166,7 +169,7 @@ def test_linear_layers_with_computed_weights_are_pruned() -> None:
     assert {group.name: group.size for group in graph.groups} == {"0": 16, "2": 8}
     keep = graph.random_keep(0.5, np.random.default_rng(0))
     check_pruning(graph, network, inputs, keep)
-    assert graph.prune(network, keep)[2].in_features == keep[:16].sum()
+    assert graph.prune(network, keep)[2].in_features == keep[:16].sum()  # type: ignore[index]
 
 
 def test_of_a_row_that_is_standardised_two_values_stay() -> None:
