@@ -34,6 +34,7 @@ class ChannelGraph(ChannelStructure):
         widened: Parameter-free modules that run at full width between a scatter and a gather.
         normalised: Norms and gates whose statistics run over removable channels, or that hold their
             number without a tensor to show it.
+        attributes: Numbers of channels in attributes of modules, which follow.
         aliases: Other names of tensors that several modules share, by the first.
         train_only: Parameters that only train mode uses, where that mode could not be captured.
         caches: `(module, attribute)` of what forward keeps from one call to the next: empty in

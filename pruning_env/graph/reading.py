@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pruning_env.graph.comparison import in_training
 from pruning_env.graph.example import Example, caches
 from pruning_env.graph.structure import ChannelStructure, Facts
+from pruning_env.graph.tracing.attributes import Kind
 from pruning_env.graph.tracing.grouping import Grouping
 from pruning_env.graph.tracing.interpreter import Capture
 from pruning_env.graph.tracing.trace import Trace
@@ -32,6 +33,8 @@ class _Reading:
     graph: ChannelStructure
     grouping: Grouping
     failing: Mapping[int, str] = field(default_factory=dict)
+    rewrite: bool = False
+    fixed: frozenset[Kind] = frozenset()
 
     @property
     def passing(self) -> int:
@@ -70,12 +73,17 @@ def _read(
     ignored: Collection[str],
     check: bool,
 ) -> Facts:
-    def read(flips: Collection[str], held: Mapping[int, str] | None = None) -> _Reading:
+    def read(
+        flips: Collection[str],
+        held: Mapping[int, str] | None = None,
+        rewrite: bool = False,
+        fixed: Collection[Kind] = (),
+    ) -> _Reading:
         trace = capture.trace(flips)
         trace.ignore(ignored)
-        grouping = Grouping(model, trace, held)
+        grouping = Grouping(model, trace, held, rewrite=rewrite, fixed=fixed)
         graph = ChannelStructure(_facts(model, trace, grouping, kept))
-        return _Reading(frozenset(flips), graph, grouping)
+        return _Reading(frozenset(flips), graph, grouping, {}, rewrite, frozenset(fixed))
 
     best = read(())
     if not check:
@@ -110,8 +118,19 @@ def _read(
                     vain.clear()
             elif kind is not None:
                 vain.add(kind)
+    # Numbers of channels in attributes may be to blame: they follow, where that helps.
     if best.failing:
-        best = read(best.flips, best.grouping.blame(best.failing))
+        other = read(best.flips, rewrite=True)
+        if other.graph.attributes:
+            other = tried(other)
+            for unrelated in other.grouping.followed(other.failing)[:_MAX_FLIPS]:
+                if other.failing:
+                    less = tried(read(best.flips, rewrite=True, fixed=other.fixed | {unrelated}))
+                    other = max(other, less, key=lambda r: r.passing)
+            best = max(best, other, key=lambda r: r.passing)
+    if best.failing:
+        held = best.grouping.blame(best.failing)
+        best = read(best.flips, held, best.rewrite, best.fixed)
     return best.graph.facts
 
 
@@ -124,6 +143,7 @@ def _facts(
         frozen=grouping.frozen,
         widened=grouping.widened,
         normalised=grouping.normalised,
+        attributes=grouping.attributes,
         shapes={name: tuple(tensor.shape) for name, tensor in _tensors(model)},
         trainable=tuple(name for name, _ in model.named_parameters()),
         aliases=_aliases(model),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pruning_env.graph.structure import Adapter, ChannelGroup, Facts, Indices, Slot
+from pruning_env.graph.structure import Adapter, Attribute, ChannelGroup, Facts, Indices, Slot
 
 __all__ = ["facts_from_json", "facts_to_json"]
 
@@ -54,6 +54,10 @@ def facts_from_json(value: Mapping[str, Any]) -> Facts:
             frozen=dict(value["frozen"]),
             widened=_adapters(value["widened"]),
             normalised=_adapters(value["normalised"]),
+            attributes=tuple(
+                Attribute(**{**each, "channels": _indices(each["channels"])})
+                for each in value["attributes"]
+            ),
             shapes={name: tuple(shape) for name, shape in value["shapes"].items()},
             trainable=tuple(value["trainable"]),
             aliases={name: tuple(names) for name, names in value["aliases"].items()},

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Adapter",
+    "Attribute",
     "ChannelGroup",
     "ChannelStructure",
     "Counts",
@@ -98,11 +99,28 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """An integer of a module, or one in a tuple or list of it, that is a number of channels.
+
+    Attributes:
+        module: Name of the module.
+        name: Name of the attribute.
+        index: Place in the tuple or list; None for an integer by itself.
+        channels: The channels that it counts; -1 is never removed.
+    """
+
+    module: str
+    name: str
+    index: int | None
+    channels: Indices
+
+
+@dataclass(frozen=True)
 class Facts:
     """What tracing finds out about a model, and all that a structure is made of.
 
     Attributes:
-        groups, slots, frozen, widened, normalised, aliases, train_only, caches: As in
+        groups, slots, frozen, widened, normalised, attributes, aliases, train_only, caches: As in
             `ChannelStructure`.
         shapes: Of the model's parameters and buffers by `state_dict` name, each tensor once.
         trainable: Names of those that are parameters.
@@ -119,6 +137,7 @@ class Facts:
     frozen: dict[str, str]
     widened: tuple[Adapter, ...]
     normalised: tuple[Adapter, ...]
+    attributes: tuple[Attribute, ...]
     shapes: dict[str, tuple[int, ...]]
     trainable: tuple[str, ...]
     aliases: dict[str, tuple[str, ...]]
@@ -138,11 +157,14 @@ class Cuts:
         channels: the distinct channel arrays of all slots.
         tensors: by tensor, (dimension, position in `channels`) of each of its slots.
         owners: by tensor, the modules that hold it.
+        attributes: by module and attribute, the channels that its number is that of, or by index
+            those of the numbers in it.
     """
 
     channels: tuple[NDArray[np.int64], ...]
     tensors: dict[str, tuple[tuple[int, int], ...]]
     owners: dict[str, tuple[str, ...]]
+    attributes: dict[tuple[str, str], list[tuple[int | None, Indices]]]
 
 
 class ChannelStructure:
@@ -161,6 +183,7 @@ class ChannelStructure:
         widened: Parameter-free modules that run at full width between a scatter and a gather.
         normalised: Norms and gates whose statistics run over removable channels, or that hold their
             number without a tensor to show it.
+        attributes: Numbers of channels in attributes of modules, which follow.
         aliases: Other names of tensors that several modules share, by the first.
         train_only: Parameters that only train mode uses, where that mode could not be captured.
         caches: `(module, attribute)` of what forward keeps from one call to the next: empty in
@@ -177,6 +200,7 @@ class ChannelStructure:
         self.frozen = facts.frozen
         self.widened = facts.widened
         self.normalised = facts.normalised
+        self.attributes = facts.attributes
         self.aliases = facts.aliases
         self.train_only = facts.train_only
         self.caches = facts.caches
@@ -205,7 +229,11 @@ class ChannelStructure:
             name: tuple(_owner(alias) for alias in (name, *self.aliases.get(name, ())))
             for name in tensors
         }
-        return Cuts(tuple(channels), tensors, owners)
+        attributes: dict[tuple[str, str], list[tuple[int | None, Indices]]] = {}
+        for attribute in self.attributes:
+            numbers = attributes.setdefault((attribute.module, attribute.name), [])
+            numbers.append((attribute.index, attribute.channels))
+        return Cuts(tuple(channels), tensors, owners, attributes)
 
     # Keep masks
 

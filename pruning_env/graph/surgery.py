@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -47,6 +47,10 @@ def prune(graph: ChannelStructure, model: nn.Module, keep: Keep) -> nn.Module:
     forget(pruned, graph.caches)
     for path in changed:
         _refresh(twins[id(modules[path])])
+    for (path, name), numbers in graph.cuts.attributes.items():
+        module = twins[id(modules[path])]
+        counts = [(index, int(kept[channels].sum())) for index, channels in numbers]
+        setattr(module, name, _rewritten(getattr(module, name), counts))
     for norm in graph.normalised:
         _resize(twins[id(modules[norm.module])], (int(kept[norm.entry].sum()),))
     for adapter in graph.widened:
@@ -429,3 +433,14 @@ _REFRESH: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.PReLU: _refresh_prelu,
     nn.Embedding: _refresh_embedding,
 }
+
+
+def _rewritten(value: object, numbers: Sequence[tuple[int | None, int]]) -> object:
+    """An attribute's value with these numbers in the place of its own, by index."""
+    if isinstance(value, (list, tuple)):
+        changed = list(value)
+        for index, number in numbers:
+            if index is not None:
+                changed[index] = number
+        return type(value)(changed)
+    return numbers[0][1]

@@ -124,13 +124,8 @@ BLOCKS: dict[str, Expected] = {
     ),
     **{
         f"halves: {how}": Expected(partial(b.Halves, 2, 8, unit(4, 6), how=how), HALF)
-        for how in ("chunk", "split", "slice", "unbind")
+        for how in ("chunk", "split", "slice", "unbind", "attribute")
     },
-    "halves: literal": Expected(
-        lambda: b.Halves(2, 8, unit(4, 6), how="literal"),
-        {"body.body.0.conv": 6, "body.body.1": 4},
-        {"stem": "maybe at split_with_sizes in block (RuntimeError in block"},
-    ),
     "halves: uneven": Expected(
         lambda: b.Halves(2, 8, unit(4, 6), how="uneven"),
         {"body.body.0.conv": 6},

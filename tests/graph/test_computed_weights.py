@@ -66,13 +66,13 @@ class Positive(nn.Module):
 
 
 class Quantised(nn.Module):
+    scale: Tensor
+    zero_point: Tensor
+
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.register_buffer("scale", torch.rand(rows) * 0.01 + 0.01)
         self.register_buffer("zero_point", torch.zeros(rows, dtype=torch.int32))
-
-    scale: Tensor
-    zero_point: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
         scale = self.scale.float()

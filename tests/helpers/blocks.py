@@ -332,7 +332,7 @@ class Halves(Block):
             a, b = x[:, :half], x[:, half:]
         elif self.how == "unbind":
             a, b = x.view(x.shape[0], 2, x.shape[1] // 2, *x.shape[2:]).unbind(1)
-        elif self.how == "literal":
+        elif self.how == "attribute":
             a, b = x.split((self.width, self.width), 1)
         else:  # parts of different size
             a, b = x[:, : self.width - 1], x[:, self.width - 1 :]
@@ -340,7 +340,7 @@ class Halves(Block):
         return torch.cat([self.body(b), a], 1)
 
 
-HALVES = ("chunk", "split", "slice", "unbind", "literal", "uneven")
+HALVES = ("chunk", "split", "slice", "unbind", "attribute", "uneven")
 
 
 class JoinAndSplit(Block):

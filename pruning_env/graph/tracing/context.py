@@ -244,9 +244,16 @@ class Context:
         """Whether a view has split these channels into groups or heads before."""
         return not self._split.isdisjoint(torch.unique(compact(labels)).tolist())
 
-    def number(self, node: Node, labels: Tensor) -> None:
-        """Put on record that `node` was given a size in channels."""
+    def number(self, node: Node, labels: Tensor, sizes: Sequence[Tensor] = ()) -> None:
+        """Put on record that `node` was given a size in channels.
+
+        Args:
+            node: The operator.
+            labels: Its channels.
+            sizes: 1-D labels of what each of the sizes counts, likely ones first.
+        """
         self.trace.numbered.append((self.where(node), torch.unique(compact(labels))))
+        self.trace.sizes.append((self.calls.module_of(node), list(sizes)))
 
     def merge(self, node: Node, a: Tensor, b: Tensor) -> None:
         """Tie labels that meet at `node`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_env.graph.structure import Adapter, ChannelGroup, Indices, Slot
+from pruning_env.graph.tracing.attributes import Kind, attributes, kind_of
 from pruning_env.graph.tracing.labels import FIXED
 from pruning_env.graph.tracing.trace import Adapter as Labelled
 from pruning_env.graph.tracing.trace import Trace
@@ -22,15 +23,23 @@ class Grouping:
         model: The traced module.
         trace: Its trace.
         held: Labels to freeze besides those that the trace froze, with the reason.
+        rewrite: Whether attributes of modules that equal a number of channels are to follow it.
+        fixed: Kinds of attributes that do not follow.
 
     Attributes:
-        groups, slots, frozen, widened, normalised: As in `ChannelGraph`.
+        groups, slots, frozen, widened, normalised, attributes: As in `ChannelGraph`.
         products: `(axes, rows)` of products without a stored weight: rows multiply-accumulates per
             choice of one channel from each of the axes; -1 is never removed.
     """
 
     def __init__(
-        self, model: nn.Module, trace: Trace, held: Mapping[int, str] | None = None
+        self,
+        model: nn.Module,
+        trace: Trace,
+        held: Mapping[int, str] | None = None,
+        *,
+        rewrite: bool = False,
+        fixed: Collection[Kind] = (),
     ) -> None:
         self._model, self._trace = model, trace
         self._component, self._reasons = trace.space.components()
@@ -79,10 +88,11 @@ class Grouping:
         self.groups = self._groups(place)
         self.widened = self._adapters(trace.islands)
         self.normalised = self._adapters(trace.statistics)
+        found = attributes(model, trace, self._channels_of) if rewrite else ()
+        self.attributes = tuple(a for a in found if kind_of(a, model) not in fixed)
         self.frozen = self._frozen(layout)
         self.products = [
-            (tuple(self._channel[self._component[labels.numpy()]] for labels in axes), rows)
-            for axes, rows in trace.products
+            (tuple(map(self._channels_of, axes)), rows) for axes, rows in trace.products
         ]
 
     def blame(self, faults: Mapping[int, str]) -> dict[int, str]:
@@ -142,6 +152,20 @@ class Grouping:
             seen[split.where] = seen.get(split.where, 0) + 1
             kinds[key] = (_NUMBER.sub("", split.where), seen[split.where], split.outer)
         return kinds
+
+    def followed(self, groups: Iterable[int]) -> list[Kind]:
+        """Kinds of attributes that follow numbers of channels of `groups`."""
+        spans = [(self.groups[g].start, self.groups[g].size) for g in groups]
+        kinds = {
+            kind_of(attribute, self._model): None
+            for attribute in self.attributes
+            for start, size in spans
+            if ((attribute.channels >= start) & (attribute.channels < start + size)).any()
+        }
+        return list(kinds)
+
+    def _channels_of(self, labels: Tensor) -> Indices:
+        return self._channel[self._component[labels.numpy()]]
 
     def _numbering(self, group: ChannelGroup) -> list[str]:
         """Operators that were given the number of channels of `group`."""

@@ -131,7 +131,11 @@ def _used_tensors(model: nn.Module, program: ExportedProgram) -> set[str]:
 
 
 def _interpret(
-    trace: Trace, model: nn.Module, program: ExportedProgram, phase: str, flipped: Collection[str]
+    trace: Trace,
+    model: nn.Module,
+    program: ExportedProgram,
+    phase: str,
+    flipped: Collection[str],
 ) -> None:
     """Run one exported graph on labels."""
     values: dict[Node, Any] = {}

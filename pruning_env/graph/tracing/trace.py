@@ -98,6 +98,7 @@ class Trace:
             a split that was read the wrong way round may be to blame.
         numbered: Operators that were given sizes in channels, which may come from a shape (and
             shrink with it) or from the code: where, and the labels.
+        sizes: The module that gave such sizes, and what each of them counts, as 1-D labels.
     """
 
     space: LabelSpace = field(default_factory=LabelSpace)
@@ -115,6 +116,7 @@ class Trace:
     splits: dict[str, Split] = field(default_factory=dict)
     misplaced: list[Tensor] = field(default_factory=list)
     numbered: list[tuple[str, Tensor]] = field(default_factory=list)
+    sizes: list[tuple[str, list[Tensor]]] = field(default_factory=list)
 
     def ignore(self, tensors: Collection[str]) -> None:
         """Forbid the removal of channels that have an output or a value of their own in these."""

@@ -127,7 +127,7 @@ def _number_groups(context: Context, node: Node, labels: Tensor) -> None:
     """Outside of a module that can be told, the number of groups may be written in the code."""
     module = context.model.get_submodule(context.calls.module_of(node))
     if not isinstance(module, nn.modules.conv._ConvNd):
-        context.number(node, labels)
+        context.number(node, labels, [labels])
 
 
 @register_operator("linear")
@@ -327,7 +327,7 @@ def _hold_width(context: Context, node: Node, channels: Tensor) -> None:
     if isinstance(module, (nn.GroupNorm, nn.modules.batchnorm._NormBase)):
         context.take_statistics(node, channels[:0], "")
     else:
-        context.number(node, channels)
+        context.number(node, channels, [channels])
 
 
 @register_operator("layer_norm", "rms_norm")
@@ -347,7 +347,7 @@ def _layer_norm(
     channels = context.channels_of(node, labels, dims[0])
     module = context.model.get_submodule(context.calls.module_of(node))
     if not hasattr(module, "normalized_shape"):
-        context.number(node, channels)
+        context.number(node, channels, [channels])
     if len(shape) > 1 and weight is None:
         context.freeze(channels, f"{context.where(node)} normalises over several dimensions")
     context.take_statistics(node, channels, f"channels are mixed by {context.where(node)}")

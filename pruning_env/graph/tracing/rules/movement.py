@@ -57,21 +57,28 @@ def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> An
     if args and isinstance(args[0], torch.dtype):
         return x
     if isinstance(x, Param):
-        return _moved(context, node, x, args, kwargs)
+        moved = _moved(context, node, x, args, kwargs)
+        if len([n for n in x.shape if n > 1]) == 1 and x.floating:  # a value per channel
+            line = context.labels(moved)
+            context.number(node, line, [along(line, d) for d in varying(line)])
+        return moved
     shape = context.shape(node)
     # Not the operator itself: strides of labels are not those of the activation.
     labels = restride(x.reshape(shape))
     before, dims = varying(x), varying(labels)
     written = _written(node, args, kwargs)
+    if len(dims) > 1 and len(before) == 1:
+        # All slices along the other dimensions must keep the same channels, or no full grid is
+        # left.
+        open_dims = [d for d in dims if d not in written]
+        if written and len(open_dims) == 1:
+            labels = context.settle(node, labels, open_dims[0])
+        else:
+            labels = context.settle_split(node, labels)
     if any(d in dims for d in written):
-        context.number(node, x)
-    if len(dims) < 2 or len(before) > 1:
-        return labels
-    # All slices along the other dimensions must keep the same channels, or no full grid is left.
-    open_dims = [d for d in dims if d not in written]
-    if written and len(open_dims) == 1:
-        return context.settle(node, labels, open_dims[0])
-    return context.settle_split(node, labels)
+        held = [along(labels, d) for d in written if d in varying(labels)]
+        context.number(node, x, [*held, *(along(x, d) for d in before)])
+    return labels
 
 
 def _written(node: Node, args: Any, kwargs: Any) -> list[int]:
@@ -117,7 +124,7 @@ def _copies(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     labels = context.labels(x)
     moved = restride(node.target(labels, *args, **kwargs))  # type: ignore[operator]
     if any(d in varying(moved) for d in _written(node, args, kwargs)):
-        context.number(node, labels)
+        context.number(node, labels, [along(moved, d) for d in varying(moved)])
     if isinstance(x, Tensor) and len(varying(moved)) > 1:
         moved = context.settle(node, moved, varying(moved)[-1])
     return moved
@@ -212,9 +219,10 @@ def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int
     if dim not in varying(labels) or context.in_island(node):
         return
     if len(set(sizes)) == 1 and sizes[0] > 1:
-        context.number(node, labels)
-        rows = context.channels_of(node, labels, dim).view(-1, sizes[0])
+        channels = context.channels_of(node, labels, dim)
+        rows = channels.view(-1, sizes[0])
         context.merge(node, rows[:1], rows)
+        context.number(node, labels, [*rows, channels])
     else:
         context.misplace(node, labels, f"{context.where(node)} picks channels by number")
 
