@@ -29,7 +29,7 @@ def test_resnet56_is_pruned_to_half_its_parameters_and_reported_on_the_test_imag
         assert info["removed"] == info["requested"] == (before - u.state().counts).sum()
         rewards.append(float(reward))
     assert info["is_success"] and info["params"] <= 0.5
-    change = 100 * (info["accuracy"] - u.evaluator.dense.accuracy)
+    change = info["accuracy"] - u.evaluator.dense.accuracy
     assert sum(rewards) == pytest.approx(change, abs=1e-9)
 
     report = u.report()

@@ -294,7 +294,7 @@ class RLPruner(BaseAlgorithm):
         """Arguments of the environment as the paper has it, for `published()`.
 
         `gym.make("CNNPrune-v0", task=..., **RLPruner.published_env(0.4))`. Steps of 1 %, a budget
-        of filters and neurons, importance sum |w * dL/dw| on 100 images, candidates judged right
+        of filters and neurons, importance sum `|w * dL/dw|` on 100 images, candidates judged right
         after the cut, and the paper's score as the reward.
 
         What stays mended: accuracy is of search-val and not of the test split; a step removes an
