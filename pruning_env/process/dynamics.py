@@ -9,25 +9,18 @@ observations or rendering.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning_env.arguments import check_count, check_fraction, check_positive
+from pruning_env.arguments import check_count, check_fraction
 from pruning_env.process.actions import split_by_turns
 from pruning_env.process.constraints import StepPath, make_constraint
-from pruning_env.process.rewards import (
-    UNMET,
-    Outcome,
-    Reward,
-    RewardFunction,
-    accuracy_change,
-    unmet_budgets,
-)
+from pruning_env.process.judging import StateJudge
+from pruning_env.process.payment import Payment
+from pruning_env.process.rewards import RewardFunction, accuracy_change
 from pruning_env.process.rounding import WidthUnits
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.process.state_check import StateCheck
@@ -74,6 +67,7 @@ class PruningDynamics:
         units: the steps in which widths shrink.
         per_step: channels that a step announces, unless action or constraint say otherwise.
         constraint: the constraint, with its `max_steps`.
+        payment: what pays a step.
         reward: as given.
         reward_scale: as given.
         sensitivity_every: as given.
@@ -114,10 +108,9 @@ class PruningDynamics:
         self.units = WidthUnits(graph.sizes, round_to)
         self._units_per_step = max(1, round(share * graph.num_channels / round_to))
         self.per_step = self._units_per_step * round_to
-        self.reward = reward
-        self.lazy = isinstance(reward, Reward) and reward.lazy
-        self.unmet = reward.unmet if isinstance(reward, Reward) else 1.0
-        self.reward_scale = check_positive("reward_scale", reward_scale)
+        self.payment = Payment(graph, evaluator, reward, reward_scale)
+        self.reward, self.reward_scale = reward, self.payment.reward_scale
+        self.lazy, self.unmet = self.payment.lazy, self.payment.unmet
         if sensitivity_every is not None:
             sensitivity_every = check_count("sensitivity_every", sensitivity_every)
         self.sensitivity_every = sensitivity_every
@@ -130,6 +123,7 @@ class PruningDynamics:
         full = graph.full()
         self._dense_params = int(graph.params(full))
         self._dense_macs = int(graph.macs(full))
+        self._judge = StateJudge(evaluator, lazy=self.lazy, sensitivity_every=sensitivity_every)
         self.usage_meter = UsageMeter(graph, evaluator, budgets)
         self._recognise = StateCheck(
             graph,
@@ -266,26 +260,7 @@ class PruningDynamics:
 
     def judge_many(self, states: Sequence[PruningState]) -> list[PruningState]:
         """The same states with their metrics; those that have none are evaluated together."""
-        judged = list(states)
-        waiting = []
-        for index, state in enumerate(states):
-            if state.metrics is not None:
-                continue
-            if state.keep.all():
-                # The dense network needs no recovery, and no evaluation of the agent's.
-                judged[index] = dataclasses.replace(state, metrics=self.evaluator.dense, known=None)
-            else:
-                waiting.append(index)
-        if waiting:
-            answers = self.evaluator.recover_many(
-                [states[index].keep for index in waiting],
-                [states[index].weights for index in waiting],
-            )
-            for index, answer in zip(waiting, answers, strict=True):
-                judged[index] = dataclasses.replace(
-                    states[index], metrics=answer.metrics, weights=answer.weights, known=None
-                )
-        return judged
+        return self._judge.judge_many(states)
 
     def settle_many(self, states: Sequence[PruningState]) -> list[PruningState]:
         """The same states as an episode has them: judged, or with the metrics `known` before.
@@ -295,29 +270,7 @@ class PruningDynamics:
         By `sensitivity_every`, those that carry no sensitivity get that of their own network (of
         the untrained one where recovery trains and the state stays unjudged).
         """
-        settled = list(states)
-        waiting = []
-        for index, state in enumerate(states):
-            spared = self.lazy or state.known is not None
-            if spared and state.metrics is None and not self.terminal(state):
-                known = self.evaluator.dense if state.known is None else state.known
-                settled[index] = dataclasses.replace(state, known=known)
-            else:
-                waiting.append(index)
-        for index, state in zip(
-            waiting, self.judge_many([states[index] for index in waiting]), strict=True
-        ):
-            settled[index] = state
-        if self.sensitivity_every is None:
-            return settled
-        return [
-            state
-            if state.sensitivity is not None
-            else dataclasses.replace(
-                state, sensitivity=self.evaluator.sensitivity(state.keep, state.weights)
-            )
-            for state in settled
-        ]
+        return self._judge.settle_many(states, self.terminal)
 
     def transition(self, state: PruningState, action: Any) -> Transition:
         """One step: prune, judge, reward, cost, and whether the episode is over.
@@ -449,25 +402,8 @@ class PruningDynamics:
         self, before: PruningState, after: PruningState, terminated: bool, final: bool
     ) -> dict[str, float]:
         """`reward_terms`; an unmet budget counts where the step is `final`."""
-        outcome = Outcome(
-            before=before.latest,
-            after=after.latest,
-            dense=self.evaluator.dense,
-            state=after,
-            previous=before,
-            dense_params=self._dense_params,
-            dense_macs=self._dense_macs,
-            terminated=terminated,
-        )
-        terms = self.reward(outcome)
-        if not isinstance(terms, Mapping) or not all(map(math.isfinite, terms.values())):
-            raise ValueError(
-                f"reward function {self.reward!r} returned {terms!r}; "
-                "it must return a dict of finite floats"
-            )
-        if self.constraint.binding:
-            terms = {**terms, UNMET: unmet_budgets(self.unmet, final, self.excess(after))}
-        return {name: self.reward_scale * float(value) for name, value in terms.items()}
+        excess = self.excess(after) if self.constraint.binding else None
+        return self.payment.terms(before, after, terminated, final, excess)
 
     def _ending(self, state: PruningState) -> str:
         if self.exhausted(state):

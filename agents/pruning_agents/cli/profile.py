@@ -84,7 +84,7 @@ def profile(env: CNNPruneEnv, steps: int, seed: int = 0) -> tuple[Part, ...]:
         patch.object(sliced, "_recover", timed("recover", sliced._recover)),
         patch.object(strategies, "measure_together", timed("forward", strategies.measure_together)),
         patch.object(dynamics, "apply", timed("choose channels", dynamics.apply)),
-        patch.object(dynamics, "reward", timed("reward", dynamics.reward)),
+        patch.object(dynamics.payment, "reward", timed("reward", dynamics.reward)),
         patch.object(env._observation, "observe", timed("observe", env._observation.observe)),
     ):
         env.reset(seed=seed)
