@@ -25,7 +25,7 @@ from pruning_env.evaluation.evaluator import Evaluator
 from pruning_env.evaluation.execution import STRATEGIES
 from pruning_env.evaluation.importance.scores import importance_kinds
 from pruning_env.evaluation.precision import PRECISIONS
-from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
+from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES, RECOVERY_TIMES
 from pruning_env.evaluation.recovery.finetuning import FineTuning
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.process.actions import action_names, make_action
@@ -34,6 +34,7 @@ from pruning_env.process.constraints import make_constraint
 from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
 from pruning_env.process.observations import Observation, make_observation, observation_names
 from pruning_env.process.rewards import get_reward
+from pruning_env.process.sensitivity import SENSITIVITIES
 from pruning_env.tasks.registry import get_task, task_names
 
 
@@ -73,7 +74,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     together. A *group* is a set of channels that live in the same tensors (a layer, or layers
     coupled by a skip connection). Each step removes a fixed number of channels, and the action says
     how they are spread over the `L` groups; `action` and `constraint` can change that. Inside a
-    group the least important channels go first; importance is measured once, on the dense network.
+    group the least important channels go first; importance is measured once, on the dense network,
+    or with `rank_every` again on pruned ones.
     Every group keeps at least one channel; with `round_to=8`, say, it keeps its dense width or a
     multiple of 8, and never less than 8.
 
@@ -134,7 +136,9 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     measured on the dense network; with `sensitivity_every=n` it is the Taylor importance of the
     network as it was at the last step that n divides, at reset of the dense one. That takes one
     pass forward and back over `importance_images` images, and no evaluation. The ranking does not
-    change with it.
+    change with it. With `sensitivity="probe"` it is measured by trial instead: by how much accuracy
+    on the `importance_images` falls, in [0, 1], when a tenth of the group's channels goes, L
+    networks each time.
 
     | Global feature | Min | Max | Meaning                                |
     |----------------|-----|-----|----------------------------------------|
@@ -236,6 +240,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `action`            | str   | `"distribution"`    | see Action Space                      |
     | `logit_scale`       | float | `3.0`               | above 0                               |
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
+    | `filters_per_step`  | float | `None`              | in (0, 1], of all filters; see below  |
     | `max_steps`         | int   | `None`              | at least 1; `None`: no such end       |
     | `round_to`          | int   | `1`                 | widths stay dense or a multiple of it |
     | `reward`            | str   | `"accuracy_change"` | see Rewards                           |
@@ -244,11 +249,16 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `observation`       | str   | `"flat"`            | `flat`, `dict`                        |
     | `importance`        | str   | `"taylor"`          | a registered importance               |
     | `importance_images` | int   | `512`               | at least 1                            |
+    | `rank_every`        | int   | `None`              | at least 1; `None`: dense network's   |
+    | `sensitivity`       | str   | `"importance"`      | `importance`, `probe`                 |
     | `sensitivity_every` | int   | `None`              | at least 1; `None`: dense network's   |
     | `recovery`          | str   | `"bn"`              | see below                             |
+    | `recover_when`      | str   | `"candidate"`       | `candidate`, `commit`; see below      |
+    | `recover_every`     | int   | `1`                 | at least 1; of `commit` only          |
     | `recovery_images`   | int   | `512`               | at least 2                            |
     | `finetune_steps`    | int   | `20`                | at least 1                            |
     | `finetune_lr`       | float | `0.001`             | above 0                               |
+    | `finetune_arguments`| dict  | `None`              | settings by name; see below           |
     | `val_images`        | int   | `None`              | at least 1; `None`: all of search-val |
     | `constraint`        | str   | `"terminate"`       | see Episode End                       |
     | `device`            | str   | `"cpu"`             | a torch device                        |
@@ -262,7 +272,24 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     network as teacher (`finetune`), on search-train images in each case. What `bn` and
     `reconstruct` make of a network depends on the dense one and on the channels kept alone.
     Trained weights are part of the state: the next step continues from them, and `restore`,
-    `fork()` and `transition` start from the weights of the state they are given. Fewer
+    `fork()` and `transition` start from the weights of the state they are given.
+
+    With `recovery="finetune"`, `recover_when` says which networks are trained: `candidate` all that
+    are judged, `commit` only those that `step` or `advance` goes on with, as RL-Pruner does it.
+    What `transition` gives is then judged right after the cut, with the weights trained last, and
+    a step trains its network where `recover_every` divides the number of the step or the episode
+    ends; a trained network is judged, which is one evaluation, by a lazy reward, too. It teaches
+    the next ones if it is better on search-val than who taught it. `finetune_arguments` has, by
+    name, `epochs` (instead of `finetune_steps`), `distillation` (share of the soft loss, 0.75),
+    `temperature` (2), `schedule` (`cosine`, `linear`, `constant`), `warmup` (of them, 0),
+    `batch_size` (128), `momentum` (0.9), `weight_decay` (0.0005) and `nesterov` (`False`).
+
+    With `rank_every=n` the channels of a group are ranked anew in each state whose step n divides,
+    by `importance` of the network as it is there, with its weights: one look at
+    `importance_images`, no evaluation. `filters_per_step` counts a step in filters and neurons
+    instead of channels, as nearly as whole channels can: a share of those that can be removed.
+
+    Fewer
     `val_images`, at equal distances in search-val, make steps cheaper and accuracies coarser.
     Likewise `recovery_images` and `importance_images` are taken from search-train: the former by
     `bn` and `reconstruct`, at every evaluation, the latter by the ranking, once, and by the
@@ -342,6 +369,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         action: str = "distribution",
         logit_scale: float = 3.0,
         channels_per_step: float = 0.05,
+        filters_per_step: float | None = None,
         max_steps: int | None = None,
         round_to: int = 1,
         reward: str = "accuracy_change",
@@ -350,11 +378,16 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         observation: str = "flat",
         importance: str = "taylor",
         importance_images: int = 512,
+        rank_every: int | None = None,
+        sensitivity: str = "importance",
         sensitivity_every: int | None = None,
         recovery: str = "bn",
+        recover_when: str = "candidate",
+        recover_every: int = 1,
         recovery_images: int = 512,
         finetune_steps: int = 20,
         finetune_lr: float = 1e-3,
+        finetune_arguments: Mapping[str, Any] | None = None,
         val_images: int | None = None,
         constraint: str = "terminate",
         device: str = "cpu",
@@ -372,11 +405,15 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         reward_function = get_reward(reward, reward_arguments)
         check_choice("importance", importance, importance_kinds())
         check_count("importance_images", importance_images)
-        if sensitivity_every is not None:
-            check_count("sensitivity_every", sensitivity_every)
+        for name, every in (("rank_every", rank_every), ("sensitivity_every", sensitivity_every)):
+            if every is not None:
+                check_count(name, every)
+        check_choice("sensitivity", sensitivity, SENSITIVITIES)
         check_choice("recovery", recovery, RECOVERY_NAMES)
+        check_choice("recover_when", recover_when, RECOVERY_TIMES)
+        check_count("recover_every", recover_every)
         check_count("recovery_images", recovery_images, 2)
-        finetuning = FineTuning(finetune_steps, finetune_lr)
+        finetuning = FineTuning(finetune_steps, finetune_lr).changed(finetune_arguments)
         if val_images is not None:
             check_count("val_images", val_images)
         make_constraint(constraint, max_steps)
@@ -396,6 +433,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             self.graph,
             splits,
             recovery=recovery,
+            recover_when=recover_when,
             recovery_images=recovery_images,
             importance_images=importance_images,
             device=device,
@@ -409,19 +447,23 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             budgets,
             make_action(action, self.graph.sizes, logit_scale, round_to),
             channels_per_step=channels_per_step,
+            filters_per_step=filters_per_step,
             round_to=round_to,
             reward=reward_function,
             reward_scale=reward_scale,
             importance=importance,
+            rank_every=rank_every,
+            sensitivity=sensitivity,
             sensitivity_every=sensitivity_every,
             constraint=constraint,
             max_steps=max_steps,
+            recover_every=recover_every,
         )
         self._observation = make_observation(
             observation,
             self.graph,
             budgets,
-            self.dynamics.scores,
+            self.dynamics.sensitivity.by_default,
             self.dynamics.units.floors,
             max_steps,
             self.dynamics.action.turns,
@@ -440,6 +482,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "action": action,
             "logit_scale": logit_scale,
             "channels_per_step": channels_per_step,
+            "filters_per_step": filters_per_step,
             "max_steps": max_steps,
             "round_to": round_to,
             "reward": reward,
@@ -448,11 +491,16 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "observation": observation,
             "importance": importance,
             "importance_images": importance_images,
+            "rank_every": rank_every,
+            "sensitivity": sensitivity,
             "sensitivity_every": sensitivity_every,
             "recovery": recovery,
+            "recover_when": recover_when,
+            "recover_every": recover_every,
             "recovery_images": recovery_images,
             "finetune_steps": finetune_steps,
             "finetune_lr": finetune_lr,
+            "finetune_arguments": None if finetune_arguments is None else dict(finetune_arguments),
             "val_images": val_images,
             "constraint": constraint,
             "device": device,
@@ -468,15 +516,17 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             ValueError: a bad action; the environment stays as it was.
             ResetNeeded: before the first reset, or after the end of an episode.
         """
-        return self.advance(self.dynamics.transition(self.running(), action))
+        return self.advance(self.dynamics.commit(self.running(), action))
 
     def advance(
         self, transition: Transition
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Make a step whose outcome is known already, from `transition(env.state(), action)`.
 
-        Nothing is pruned or judged again; what comes back is what `step(action)` would give.
+        Nothing is pruned or judged again, unless only commits are trained: then its network is, as
+        `step` would. What comes back is what `step(action)` would give.
         """
+        transition = self.dynamics.committed(self.state(), transition)
         self._history += (transition.state,)
         self._show()
         return (
@@ -592,6 +642,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
     def transition(self, state: PruningState, action: np.ndarray) -> Transition:
         """What `step(action)` would give in `state`; this environment's episode does not move.
+
+        With `recover_when="commit"`, with its network as it was cut, not trained.
 
         Raises:
             ValueError: a bad action, or a state that is terminal or not this environment's.

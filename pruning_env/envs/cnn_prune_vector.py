@@ -121,7 +121,7 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
                 states.append(slot.running())
             except ResetNeeded as error:
                 raise ResetNeeded(f"slot {index}: {error}") from error
-        transitions = self.dynamics.transition_many(states, rows)
+        transitions = self.dynamics.commit_many(states, rows)
         return [
             _slot_step(slot, transition)
             for slot, transition in zip(self.slots, transitions, strict=True)

@@ -29,10 +29,10 @@ from pruning_env.evaluation.ledger import Ledger
 from pruning_env.evaluation.metrics import LOSS_CAP, Metrics, measure
 from pruning_env.evaluation.planning import Plan
 from pruning_env.evaluation.precision import PRECISIONS, arithmetic
-from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
+from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES, RECOVERY_TIMES
 from pruning_env.evaluation.recovery.finetuning import FineTuner, FineTuning
 from pruning_env.evaluation.vault import Vault
-from pruning_env.evaluation.weights import Weights
+from pruning_env.evaluation.weights import Weights, spread
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tasks.data import Split, Splits
 
@@ -76,6 +76,9 @@ class Evaluator:
         recovery: "none": judged as cut; "bn": batch-norm statistics re-estimated from search-train;
             "reconstruct": layers fitted to the dense network's there, in closed form, see
             `Reconstruction`; "finetune": trained there, see finetuning.py.
+        recover_when: "candidate": every network that is judged is recovered; "commit": networks are
+            judged as cut, with the weights they come with, and trained by `train` only. The latter
+            for "finetune" only.
         device: Where images, model and candidates live.
         strategy: "sliced" (a smaller module for each candidate), "masked" (one full-size module
             whose removed channels are zeroed), "batched" (that for several candidates in one
@@ -102,6 +105,7 @@ class Evaluator:
         graph: As given.
         device: As a `torch.device`.
         recovery: As given.
+        recover_when: As given.
         precision: As given.
         execution: What runs candidates.
         ledger: What counts evaluations and openings of the test split; copies share it.
@@ -118,6 +122,7 @@ class Evaluator:
         splits: Splits,
         *,
         recovery: str = "bn",
+        recover_when: str = "candidate",
         device: torch.device | str = "cpu",
         strategy: str = "auto",
         precision: str = "float32",
@@ -128,6 +133,11 @@ class Evaluator:
         finetuning: FineTuning | None = None,
     ) -> None:
         check_choice("recovery", recovery, RECOVERY_NAMES)
+        check_choice("recover_when", recover_when, RECOVERY_TIMES)
+        if recover_when == "commit" and recovery != "finetune":
+            raise ValueError(
+                f"recover_when='commit' is not allowed with recovery={recovery!r}; give 'finetune'"
+            )
         check_choice("strategy", strategy, STRATEGIES)
         check_choice("precision", precision, PRECISIONS)
         # A batch-norm layer cannot take statistics over one value.
@@ -148,6 +158,7 @@ class Evaluator:
         self.graph = graph
         self.device = torch.device(device)
         self.recovery = recovery
+        self.recover_when = recover_when
         self.precision = precision
         self.ledger = Ledger()
         self.cache_hits = 0
@@ -191,8 +202,13 @@ class Evaluator:
 
     @property
     def trains(self) -> bool:
-        """Whether recovery trains weights, which then travel with the state."""
-        return self._tuner is not None
+        """Whether judging a network trains weights, which then travel with the state."""
+        return self._tuner is not None and self.recover_when == "candidate"
+
+    @property
+    def trains_commits(self) -> bool:
+        """Whether only `train` trains weights; then, too, they travel with the state."""
+        return self._tuner is not None and self.recover_when == "commit"
 
     @property
     def plan(self) -> Plan:
@@ -266,37 +282,68 @@ class Evaluator:
             keeps: Each (C,) bool.
             starts: For each, the weights that training continues from, of a network with at least
                 these channels; None starts from the dense network, and is the only choice where
-                recovery does not train.
+                recovery does not train. Where only commits are trained, it is judged with them.
 
         Raises:
             ValueError: A mask as in `evaluate_many`, or weights that do not fit.
         """
-        if not self.trains:
-            if any(start is not None for start in starts):
-                raise ValueError(f"starts: recovery={self.recovery!r} trains no weights; give None")
+        if self.trains:
+            return [self.train(*pair) for pair in zip(keeps, starts, strict=True)]
+        if all(start is None for start in starts):
             return [Recovered(metrics, None) for metrics in self.evaluate_many(keeps)]
-        results = []
-        for mask, start in zip([self._valid(keep) for keep in keeps], starts, strict=True):
-            key = np.packbits(mask).tobytes() + (b"" if start is None else start.fingerprint)
-            known = self._trained.get(key)
-            if known is None:
-                known = self._train(mask, start)
-                self.ledger.judged([known.metrics.accuracy])
-            else:
-                self.cache_hits += 1
-            _remember(self._trained, key, known, min(self._cache_size, TRAINED_CACHE))
-            results.append(known)
-        return results
+        if not self.trains_commits:
+            raise ValueError(f"starts: recovery={self.recovery!r} trains no weights; give None")
+        masks = [self._valid(keep) for keep in keeps]
+        return [self._judged_with(*pair) for pair in zip(masks, starts, strict=True)]
 
-    def _train(self, mask: NDArray[np.bool_], start: Weights | None) -> Recovered:
-        assert self._tuner is not None
-        # Tensors that are made in a caller's inference mode cannot be trained.
-        with torch.inference_mode(False):
-            model = self._cut(mask, start)
-        # Of the mask alone: steps of an episode see other batches, every run the same ones.
-        digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
-        self._tuner.train(model, int.from_bytes(digest[:6], "big"))
-        return Recovered(self.execution.measure(model, *self._val), Weights(model, mask))
+    def _judged_with(self, mask: NDArray[np.bool_], weights: Weights | None) -> Recovered:
+        """The network cut out of the one with `weights`, judged as it is."""
+        if weights is None:
+            return Recovered(self.evaluate(mask), None)
+        key = np.packbits(mask).tobytes() + weights.fingerprint
+        metrics = self._cache.get(key)
+        if metrics is None:
+            metrics = self.execution.measure(self._cut(mask, weights), *self._val)
+            self.ledger.judged([metrics.accuracy])
+        else:
+            self.cache_hits += 1
+        _remember(self._cache, key, metrics, self._cache_size)
+        return Recovered(metrics, weights)
+
+    def train(
+        self, keep: ArrayLike, start: Weights | None = None, teacher: Weights | None = None
+    ) -> Recovered:
+        """Train a network and judge it on search-val; one evaluation unless it is remembered.
+
+        Args:
+            keep: (C,) bool.
+            start: As `recover_many`'s `starts`.
+            teacher: Weights of the network that teaches; None: the dense one.
+
+        Raises:
+            ValueError: A mask as in `evaluate_many`, weights that do not fit, or a recovery that
+                does not train.
+        """
+        if self._tuner is None:
+            raise ValueError(f"recovery={self.recovery!r} trains no weights; give 'finetune'")
+        mask = self._valid(keep)
+        key = np.packbits(mask).tobytes()
+        key += b"".join(b"-" if part is None else part.fingerprint for part in (start, teacher))
+        known = self._trained.get(key)
+        if known is None:
+            # Tensors that are made in a caller's inference mode cannot be trained.
+            with torch.inference_mode(False):
+                model = self._cut(mask, start)
+                teaching = None if teacher is None else self._cut(teacher.keep, teacher)
+            # Of the mask alone: steps of an episode see other batches, every run the same ones.
+            digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
+            self._tuner.train(model, int.from_bytes(digest[:6], "big"), teacher=teaching)
+            known = Recovered(self.execution.measure(model, *self._val), Weights(model, mask))
+            self.ledger.judged([known.metrics.accuracy])
+        else:
+            self.cache_hits += 1
+        _remember(self._trained, key, known, min(self._cache_size, TRAINED_CACHE))
+        return known
 
     def _cut(self, mask: NDArray[np.bool_], weights: Weights | None) -> nn.Module:
         """The pruned network with these weights, or the dense network's, not recovered."""
@@ -392,8 +439,31 @@ class Evaluator:
         Raises:
             ValueError: A mask as in `evaluate`, or weights that do not fit.
         """
+        return self.scores_of("taylor", keep, weights)
+
+    def scores_of(
+        self, kind: str, keep: ArrayLike, weights: Weights | None = None
+    ) -> NDArray[np.float64]:
+        """Raw importance of the channels of a pruned network; see `sensitivity` for which one.
+
+        Kinds other than "taylor" see the network at full size, with what was removed masked: it
+        computes the same.
+
+        Args:
+            kind: A registered kind. "random" is one fixed random ranking.
+            keep: (C,) bool.
+            weights: As in `sensitivity`.
+
+        Returns:
+            (C,) float64, read-only; those of channels that are gone mean nothing, and all are 0
+            where one is not finite.
+
+        Raises:
+            ValueError: As `sensitivity`, or as `importance_scores`.
+        """
         mask = self._valid(keep)
-        key = np.packbits(mask).tobytes() + (b"" if weights is None else weights.fingerprint)
+        key = kind.encode() + np.packbits(mask).tobytes()
+        key += b"" if weights is None else weights.fingerprint
         scores = self._sensitivities.get(key)
         if scores is None:
             # Tensors that are made in a caller's inference mode have no gradients.
@@ -403,12 +473,40 @@ class Evaluator:
                 else:  # the dense network needs no recovery
                     model = self._model if mask.all() else self.execution.sliced.candidate(mask)
                 try:
-                    scores = taylor_scores(self.graph, model, *self._evidence, keep=mask)
+                    scores = self._scores_of(kind, model, mask)
                 except NotFiniteError:  # a step must not fail because the network is ruined
                     scores = np.zeros(self.graph.num_channels)
             scores.setflags(write=False)
         _remember(self._sensitivities, key, scores, min(self._cache_size, SENSITIVITY_CACHE))
         return scores
+
+    def _scores_of(
+        self, kind: str, pruned: nn.Module, mask: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        images, labels = self._evidence
+        if kind == "taylor":
+            return taylor_scores(self.graph, pruned, images, labels, keep=mask)
+        full = self.graph.mask(self._model, mask)
+        spread(self.graph, pruned, mask, dict([*full.named_parameters(), *full.named_buffers()]))
+        rng = np.random.default_rng(0)
+        return importance_scores(kind, self.graph, full, images=images, labels=labels, rng=rng)
+
+    def probe(
+        self, keeps: Sequence[ArrayLike] | NDArray[np.bool_], weights: Weights | None = None
+    ) -> list[Metrics]:
+        """Judge keep masks on the images for importance, which are of search-train: no evaluation.
+
+        Args:
+            keeps: Each (C,) bool.
+            weights: As in `sensitivity`.
+
+        Raises:
+            ValueError: As `sensitivity`.
+        """
+        masks = [self._valid(keep) for keep in keeps]
+        if weights is None and not self.trains:
+            return self.execution.measure_masks(masks, *self._evidence)
+        return [self.execution.measure(self._cut(mask, weights), *self._evidence) for mask in masks]
 
     def certify(self, keep: ArrayLike, weights: Weights | None = None) -> Metrics:
         """Judge one keep mask on the test split. For final results: each call is counted.

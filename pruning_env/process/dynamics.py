@@ -2,13 +2,15 @@
 
 This is the only place with pruning semantics; every environment is a face of it. Which channels of
 a group go is fixed at construction (lowest importance in the dense network first), so a state is a
-function of how many channels each group keeps. Knows nothing of Gymnasium environments, seeds,
-observations or rendering.
+function of how many channels each group keeps, unless `rank_every` has them ranked anew. Knows
+nothing of Gymnasium environments, seeds, observations or rendering.
 """
 
 from __future__ import annotations
 
+import bisect
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,10 +20,13 @@ import numpy as np
 from pruning_env.arguments import check_count, check_fraction
 from pruning_env.process.actions import split_by_turns
 from pruning_env.process.constraints import StepPath, make_constraint
+from pruning_env.process.filters import filters_per_channel
 from pruning_env.process.judging import StateJudge
 from pruning_env.process.payment import Payment
+from pruning_env.process.ranking import Ranking
 from pruning_env.process.rewards import RewardFunction, accuracy_change
 from pruning_env.process.rounding import WidthUnits
+from pruning_env.process.sensitivity import SensitivityMeter
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.process.state_check import StateCheck
 from pruning_env.process.usage import NetworkUsage, UsageMeter
@@ -50,12 +55,18 @@ class PruningDynamics:
         reward: what a step earns, and, if it is a lazy `Reward`, that no state before an episode's
             end is judged; see rewards.py.
         reward_scale: factor on every reward term, finite and above 0.
+        filters_per_step: in (0, 1], share of the removable filters and neurons that a step removes,
+            as nearly as whole channels can, instead of `channels_per_step`; None for that.
         importance: a registered importance's name. `"random"` is one fixed random ranking.
+        rank_every: n: channels are ranked anew in states whose step n divides, by the importance of
+            their own network; None: as in the dense network.
+        sensitivity: what of it is measured; see sensitivity.py.
         sensitivity_every: n: states whose step n divides carry the sensitivity of their own
-            network, the others the last one measured before them; None: no state carries any. The
-            ranking stays that of the dense network.
+            network, the others the last one measured before them; None: no state carries any.
         constraint: how far steps go and when an episode ends; see constraints.py.
         max_steps: steps of an episode at most; None for no such end.
+        recover_every: n: where the evaluator trains commits only, those whose step n divides, and
+            the last of an episode.
 
     Attributes:
         graph: the dense network's channels.
@@ -63,7 +74,9 @@ class PruningDynamics:
         budgets: what must become small.
         action: the action kind.
         scores: (C,) importance in the dense network, read-only.
-        rank: (C,) rank inside the group, 0 = most important = last to go, read-only.
+        rank: (C,) rank inside the group there, 0 = most important = last to go, read-only.
+        ranking: which channels go first, in each state.
+        sensitivity: measures it.
         units: the steps in which widths shrink.
         per_step: channels that a step announces, unless action or constraint say otherwise.
         constraint: the constraint, with its `max_steps`.
@@ -71,6 +84,7 @@ class PruningDynamics:
         reward: as given.
         reward_scale: as given.
         sensitivity_every: as given.
+        recover_every: as given.
         lazy: whether the reward judges an episode's last state only.
         unmet: the reward's price of an episode's end with a budget unmet.
 
@@ -86,13 +100,17 @@ class PruningDynamics:
         action: ActionKind,
         *,
         channels_per_step: float = 0.05,
+        filters_per_step: float | None = None,
         round_to: int = 1,
         reward: RewardFunction = accuracy_change,
         reward_scale: float = 1.0,
         importance: str = "taylor",
+        rank_every: int | None = None,
+        sensitivity: str = "importance",
         sensitivity_every: int | None = None,
         constraint: str = "terminate",
         max_steps: int | None = None,
+        recover_every: int = 1,
     ) -> None:
         if not graph.groups:
             raise ValueError(
@@ -114,24 +132,32 @@ class PruningDynamics:
         if sensitivity_every is not None:
             sensitivity_every = check_count("sensitivity_every", sensitivity_every)
         self.sensitivity_every = sensitivity_every
-        self._ranked_by_taylor = importance == "taylor"
-        # A fixed stream: the ranking belongs to the environment, not to an episode's seed.
-        self.scores = np.array(evaluator.scores(importance, rng=np.random.default_rng(0)))
-        self.rank = np.array(graph.rank(self.scores))
-        for array in (self.scores, self.rank):
-            array.setflags(write=False)
+        self.recover_every = check_count("recover_every", recover_every)
+        self._filters = filters_per_channel(graph) * round_to
+        self._filters_per_step = self._check_filters(filters_per_step)
+        self.ranking = Ranking(graph, evaluator, importance, rank_every)
+        self.scores, self.rank = self.ranking.scores, self.ranking.rank
+        self.sensitivity = SensitivityMeter(
+            graph,
+            evaluator,
+            self.ranking,
+            self.units.floors,
+            sensitivity,
+            dense_importance=importance == "taylor",
+        )
+        measured = None if sensitivity_every is None else self.sensitivity
         full = graph.full()
         self._dense_params = int(graph.params(full))
         self._dense_macs = int(graph.macs(full))
-        self._judge = StateJudge(evaluator, lazy=self.lazy, sensitivity_every=sensitivity_every)
+        self._judge = StateJudge(evaluator, lazy=self.lazy, sensitivity=measured)
         self.usage_meter = UsageMeter(graph, evaluator, budgets)
         self._recognise = StateCheck(
             graph,
             evaluator,
             self.usage_meter,
             self.units,
-            self.rank,
-            measures_sensitivity=sensitivity_every is not None,
+            self.ranking,
+            sensitivity=measured,
         )
 
     def _check_action(self, max_steps: int | None) -> None:
@@ -151,6 +177,34 @@ class PruningDynamics:
                 "constraint='project' is not allowed where groups take turns: its last step could "
                 "only take from the last group; give 'wall'"
             )
+
+    def _check_filters(self, share: float | None) -> int | None:
+        """How many filters and neurons a step removes; None where it counts channels."""
+        if share is None:
+            return None
+        number = check_fraction("filters_per_step", share) * int(
+            self.graph.sizes @ filters_per_channel(self.graph)
+        )
+        if self.action.free or self.action.turns or self.constraint.name == "wall":
+            raise ValueError(
+                f"filters_per_step={share!r} is not allowed with constraint='wall', or with an "
+                "action that says itself how much goes; give None"
+            )
+        return max(1, round(number))
+
+    def _usual(self, action: np.ndarray, left: np.ndarray, given: np.ndarray) -> int:
+        """Units that a step removes, unless action or constraint say otherwise."""
+        wanted = self._filters_per_step
+        if wanted is None:
+            return self._units_per_step
+
+        def filters(units: int) -> int:
+            return int(self.action.split(action, units, left, given) @ self._filters)
+
+        most = max(1, int(left.sum()))
+        enough = bisect.bisect_left(range(1, most), wanted, key=filters) + 1
+        fewer = max(1, enough - 1)
+        return fewer if wanted - filters(fewer) < filters(enough) - wanted else enough
 
     def under(self, constraint: str) -> PruningDynamics:
         """The same process by another constraint, with as many steps; all else is shared.
@@ -180,7 +234,7 @@ class PruningDynamics:
             last_action=nothing,
             requested=0,
             removed=0,
-            sensitivity=None if self.sensitivity_every is None else self._dense_sensitivity,
+            sensitivity=None if self.sensitivity_every is None else self.sensitivity.of_dense,
         )
         return self.judge(dense)
 
@@ -197,6 +251,8 @@ class PruningDynamics:
         parsed = self.action.parse(action, state.step)
         left, reserve = split_by_turns(self.action, state.step, self.units.left(state.counts))
         given = self.units.given(state.counts)
+        scores = self.ranking.scores_at(state)
+        rank = self.ranking.rank_by(scores, state)
         most = int(left.sum())
         spare = 0 if reserve is None else int(reserve.sum())
 
@@ -208,11 +264,11 @@ class PruningDynamics:
             if reserved and reserve is not None:
                 taken = taken + reserve
             counts = self.units.take(state.counts, taken)
-            keep = self.graph.keep_top(self.rank, counts)
+            keep = self.graph.keep_top(rank, counts)
             return counts, keep, NetworkUsage(self.usage_meter, keep, state.weights)
 
         path = StepPath(
-            asked=self.action.asks(parsed, self._units_per_step, left),
+            asked=self.action.asks(parsed, self._usual(parsed, left, given), left),
             later=self.later(state.step + 1, most) if reserve is None else spare,
             left=most + spare,
             meets=lambda units: after(units - spare, spare > 0)[2].feasible,
@@ -236,13 +292,9 @@ class PruningDynamics:
             weights=state.weights,
             known=(state.metrics or state.known) if self.lazy else None,
             sensitivity=None if due else state.sensitivity,
+            teacher=state.teacher,
+            ranking=None if self.ranking.due(state.step + 1) else scores,
         )
-
-    @functools.cached_property
-    def _dense_sensitivity(self) -> np.ndarray:
-        if self._ranked_by_taylor:
-            return self.scores
-        return self.evaluator.sensitivity(self.graph.full())
 
     def later(self, step: int, most: int) -> int:
         """Most units that an episode's steps after the `step`-th can take, of `most` that are left.
@@ -275,6 +327,8 @@ class PruningDynamics:
     def transition(self, state: PruningState, action: Any) -> Transition:
         """One step: prune, judge, reward, cost, and whether the episode is over.
 
+        Where only commits are trained, a candidate: its network is as it was cut; see `commit`.
+
         Raises:
             ValueError: a bad action, or `state` is terminal.
         """
@@ -291,15 +345,54 @@ class PruningDynamics:
             ValueError: a bad action or a terminal state, with its position as `slot`, or not as
                 many actions as states; nothing is judged then.
         """
+        return self._completed(self._steps(states, actions))
+
+    def commit(self, state: PruningState, action: Any) -> Transition:
+        """The step that an episode makes: `transition`, with its network trained where it is due.
+
+        Only with `recover_when="commit"` the two differ. Then a trained network costs an
+        evaluation, whether or not its candidate was judged.
+
+        Raises:
+            ValueError: as `transition`.
+        """
+        return self.commit_many([state], [action])[0]
+
+    def commit_many(
+        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+    ) -> list[Transition]:
+        """`commit` for each of the states; the rest as in `transition_many`."""
+        return self._completed(
+            [(state, self._trained(after)) for state, after in self._steps(states, actions)]
+        )
+
+    def committed(self, state: PruningState, candidate: Transition) -> Transition:
+        """What `commit` gives where `transition` from `state` gave `candidate`."""
+        after = self._trained(candidate.state)
+        return candidate if after is candidate.state else self._completed([(state, after)])[0]
+
+    def _trained(self, state: PruningState) -> PruningState:
+        """The state with its network trained, if only commits are and it is due."""
+        due = state.step % self.recover_every == 0 or self.terminal(state)
+        if not (self.evaluator.trains_commits and due):
+            return state
+        every = self.sensitivity_every
+        if every is not None and state.step % every == 0:  # of the network as it will be
+            state = dataclasses.replace(state, sensitivity=None)
+        return self._judge.train(state)
+
+    def _steps(
+        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+    ) -> list[tuple[PruningState, PruningState]]:
+        """(state, successor) pairs, not judged."""
         if len(states) != len(actions):
             raise ValueError(
                 f"actions: {len(actions)} given for {len(states)} states; give one each"
             )
-        steps = [
+        return [
             (state, _in_slot(slot, self._successor, state, action))
             for slot, (state, action) in enumerate(zip(states, actions, strict=True))
         ]
-        return self._completed(steps)
 
     def feasible(self, state: PruningState) -> bool:
         """Whether every budget is met."""

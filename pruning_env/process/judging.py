@@ -10,10 +10,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pruning_env.process.state import PruningState
 
 if TYPE_CHECKING:
     from pruning_env.evaluation.evaluator import Evaluator
+    from pruning_env.process.sensitivity import SensitivityMeter
 
 __all__ = ["StateJudge"]
 
@@ -24,13 +27,15 @@ class StateJudge:
     Args:
         evaluator: judges keep masks on search-val.
         lazy: whether only an episode's last state is judged.
-        sensitivity_every: as of the process.
+        sensitivity: measures what states carry of it; None: they carry none.
     """
 
-    def __init__(self, evaluator: Evaluator, *, lazy: bool, sensitivity_every: int | None) -> None:
+    def __init__(
+        self, evaluator: Evaluator, *, lazy: bool, sensitivity: SensitivityMeter | None
+    ) -> None:
         self._evaluator = evaluator
         self._lazy = lazy
-        self._sensitivity_every = sensitivity_every
+        self._sensitivity = sensitivity
 
     def judge_many(self, states: Sequence[PruningState]) -> list[PruningState]:
         """The same states with their metrics; those that have none are evaluated together."""
@@ -56,6 +61,27 @@ class StateJudge:
                 )
         return judged
 
+    def train(self, state: PruningState) -> PruningState:
+        """The same state with its network trained and judged: what an episode goes on with.
+
+        The student teaches from now on if it is better on search-val than who taught it. Nothing is
+        trained where nothing was cut since the last training.
+        """
+        weights, teacher = state.weights, state.teacher
+        if state.keep.all() or (weights is not None and np.array_equal(weights.keep, state.keep)):
+            return state
+        answer = self._evaluator.train(
+            state.keep, weights, None if teacher is None else teacher.weights
+        )
+        best = self._evaluator.dense if teacher is None else teacher.metrics
+        return dataclasses.replace(
+            state,
+            metrics=answer.metrics,
+            weights=answer.weights,
+            known=None,
+            teacher=answer if answer.metrics.accuracy > best.accuracy else teacher,
+        )
+
     def settle_many(
         self, states: Sequence[PruningState], terminal: Callable[[PruningState], bool]
     ) -> list[PruningState]:
@@ -73,13 +99,12 @@ class StateJudge:
             waiting, self.judge_many([states[index] for index in waiting]), strict=True
         ):
             settled[index] = state
-        if self._sensitivity_every is None:
+        meter = self._sensitivity
+        if meter is None:
             return settled
         return [
             state
             if state.sensitivity is not None
-            else dataclasses.replace(
-                state, sensitivity=self._evaluator.sensitivity(state.keep, state.weights)
-            )
+            else dataclasses.replace(state, sensitivity=meter.of(state))
             for state in settled
         ]

@@ -60,6 +60,8 @@ def _sparsity(scene: FeatureContext) -> np.ndarray:
 
 
 def _sensitivity(scene: FeatureContext) -> np.ndarray:
+    if scene.scores.shape == scene.state.counts.shape:  # measured group by group
+        return scene.scores
     return group_sensitivity(scene.graph, scene.scores, scene.state.keep)
 
 
@@ -189,8 +191,8 @@ class Table:
     Args:
         graph: the dense network's channels.
         budgets: those of the states to observe.
-        scores: (C,) importance in the dense network; states that carry a `sensitivity` are seen
-            with that instead.
+        scores: (C,) importance in the dense network, or (L,) how much accuracy goes with a tenth of
+            each group; states that carry a `sensitivity` are seen with that instead.
         floors: (L,) the fewest channels that each group can keep.
         max_steps: steps of an episode at most, or None.
         turns: whether each step is one group's.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from pruning_env.evaluation.evaluator import Recovered
     from pruning_env.evaluation.metrics import Metrics
     from pruning_env.evaluation.weights import Weights
 
@@ -37,11 +38,17 @@ class PruningState:
         removed: channels that it removed. Fewer only when nothing more can be removed, or where a
             group's dense width was no multiple of `round_to` and its partial unit went.
         weights: what recovery trained; while not judged, what it will start from. None where it
-            does not train, and for the dense network.
+            does not train, and for the dense network. Where only commits are trained, what was
+            trained last: weights of the network or of a larger one that it was cut out of.
         known: while not judged, the metrics of the last state before it that was; else None.
+        teacher: the network that teaches where only commits are trained, as `Recovered`: the best
+            on search-val of the dense one and those trained on the way; None for the dense one.
         sensitivity: (C,) float64 >= 0, how much each channel matters to the loss as measured last
-            on a pruned network, 0 for those gone by then. None where it is not measured again, and
-            until the state is settled where it is due.
+            on a pruned network, 0 for those gone by then; by "probe" (L,), how much accuracy goes
+            with a tenth of each group. None where it is not measured again, and until the state is
+            settled where it is due.
+        ranking: (C,) float64, the importance that channels were ranked by last. None where that is
+            the dense network's, and where they are ranked anew at the next step.
     """
 
     keep: np.ndarray
@@ -57,12 +64,17 @@ class PruningState:
     weights: Weights | None = None
     known: Metrics | None = None
     sensitivity: np.ndarray | None = None
+    teacher: Recovered | None = None
+    ranking: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Own the arrays and lock them."""
         arrays = [("keep", bool), ("counts", np.int64), ("last_action", np.float64)]
-        if self.sensitivity is not None:
-            arrays.append(("sensitivity", np.float64))
+        arrays += [
+            (name, np.float64)
+            for name in ("sensitivity", "ranking")
+            if getattr(self, name) is not None
+        ]
         for name, dtype in arrays:
             array = np.array(getattr(self, name), dtype=dtype)
             array.setflags(write=False)

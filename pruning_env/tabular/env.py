@@ -85,6 +85,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | `reward_arguments`  | dict  | `None`              | as in `CNNPrune-v0`                   |
     | `reward_scale`      | float | `1.0`               | above 0                               |
     | `observation`       | str   | `"flat"`            | `flat`                                |
+    | `rank_every`        | int   | `None`              | `None`: the ranking is the table's    |
     | `sensitivity_every` | int   | `None`              | `None`: the table holds no gradients  |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
     | `constraint`        | str   | `"terminate"`       | as in `CNNPrune-v0`                   |
@@ -126,6 +127,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         reward_arguments: Mapping[str, float] | None = None,
         reward_scale: float = 1.0,
         observation: str = "flat",
+        rank_every: int | None = None,
         sensitivity_every: int | None = None,
         recovery: str = "bn",
         constraint: str = "terminate",
@@ -143,6 +145,11 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             raise ValueError(
                 f"sensitivity_every={sensitivity_every!r} is not allowed; give None: the table has "
                 "results and no gradients"
+            )
+        if rank_every is not None:
+            raise ValueError(
+                f"rank_every={rank_every!r} is not allowed; give None: the table holds one network "
+                "per configuration, by the ranking of the dense one"
             )
         check_choice("recovery", recovery, RECOVERIES)
 
@@ -191,6 +198,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             "reward_arguments": None if reward_arguments is None else dict(reward_arguments),
             "reward_scale": reward_scale,
             "observation": observation,
+            "rank_every": rank_every,
             "sensitivity_every": sensitivity_every,
             "recovery": recovery,
             "constraint": constraint,

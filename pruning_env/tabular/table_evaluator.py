@@ -49,13 +49,14 @@ class TableEvaluator:
         ledger: What counts evaluations and looks at test results; copies share it.
         cache_hits: Answers that were repeats.
         trains: False: no recovery in the table trains.
+        trains_commits: False, likewise.
         device: The CPU.
 
     Raises:
         ValueError: An unknown recovery, or the table is of another network.
     """
 
-    trains = False
+    trains = trains_commits = False
     device = torch.device("cpu")
 
     def __init__(self, table: Table, graph: ChannelGraph, recovery: str = "bn") -> None:

@@ -31,7 +31,7 @@ FREE_GROUP = 2
 class PriceList:
     """An evaluator without images: accuracy = 1 - sum of price · share removed."""
 
-    trains = False
+    trains = trains_commits = False
 
     def __init__(self, graph: ChannelGraph, prices: Sequence[float]) -> None:
         self.graph = graph

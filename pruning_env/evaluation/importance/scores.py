@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_env.arguments import check_choice, check_new_name
 from pruning_env.evaluation.importance.gate_gradients import (
+    NotFiniteError,
     channel_sums,
     gate_gradients,
     reading,
@@ -148,7 +149,7 @@ def importance_scores(
     bad = np.flatnonzero(~np.isfinite(scores))
     if bad.size:
         group = graph.groups[graph.group_index[bad[0]]]
-        raise ValueError(
+        raise NotFiniteError(
             f"importance {kind!r} of layer {group.name!r} is not finite "
             f"({bad.size} of {graph.num_channels} channels in all)"
         )

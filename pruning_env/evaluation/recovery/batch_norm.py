@@ -19,6 +19,7 @@ __all__ = [
     "CALIBRATION_BATCH",
     "RECOVERIES",
     "RECOVERY_NAMES",
+    "RECOVERY_TIMES",
     "batch_norms",
     "batch_statistics",
     "leave_as_is",
@@ -103,3 +104,6 @@ RECOVERIES: MappingProxyType[str, Callable[[nn.Module, torch.Tensor], None]] = M
 
 RECOVERY_NAMES = (*RECOVERIES, "reconstruct", "finetune")
 """All of them; the others are in reconstruction.py and finetuning.py."""
+
+RECOVERY_TIMES = ("candidate", "commit")
+"""When it happens: to every network that is judged, or to those that an episode goes on with."""

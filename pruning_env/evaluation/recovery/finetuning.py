@@ -6,15 +6,17 @@ where this runs steps. Knows nothing of channel graphs, states or accuracy.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_env.arguments import check_fraction, check_positive
+from pruning_env.arguments import check_choice, check_count, check_fraction, check_positive
 from pruning_env.tasks.data import Split, Splits
 
 __all__ = ["FineTuner", "FineTuning", "augment", "distillation_loss", "training_images"]
@@ -26,15 +28,18 @@ class FineTuning:
 
     Attributes:
         steps: SGD steps, at least 1.
-        lr: learning rate of the first step; it falls towards 0 along half a cosine.
+        lr: learning rate of the first step after warm-up.
         batch_size: images per step, at least 2; all of them where there are fewer.
         momentum: of SGD, in [0, 1).
         weight_decay: of SGD.
         temperature: T, by which both networks' logits are divided.
         distillation: share of the loss that the teacher's outputs have, in (0, 1].
-        warmup: steps in which the learning rate rises linearly to `lr`, before the cosine; fewer
-            than `steps`.
+        warmup: steps in which the learning rate rises linearly to `lr`, before the schedule; fewer
+            than `steps`. Where `epochs` are given, epochs.
         nesterov: whether momentum is Nesterov's, which must then be above 0.
+        epochs: so many times all of search-train instead of `steps`; None for `steps`.
+        schedule: how the learning rate falls towards 0 after warm-up: "cosine" (half of one) or
+            "linear"; or "constant".
     """
 
     steps: int = 20
@@ -46,6 +51,8 @@ class FineTuning:
     distillation: float = 0.75
     warmup: int = 0
     nesterov: bool = False
+    epochs: int | None = None
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         # The names that users of the environment give.
@@ -60,18 +67,57 @@ class FineTuning:
         check_positive("finetune_lr", self.lr)
         check_positive("temperature", self.temperature)
         check_fraction("distillation", self.distillation)
-        if not 0 <= self.warmup < self.steps:
+        check_choice("schedule", self.schedule, _SCHEDULES)
+        if self.epochs is not None:
+            check_count("epochs", self.epochs)
+        unit, length = ("steps", self.steps) if self.epochs is None else ("epochs", self.epochs)
+        if not 0 <= self.warmup < length:
             raise ValueError(
                 f"warmup={self.warmup!r} is not allowed; give at least 0 and fewer than the "
-                f"{self.steps} steps"
+                f"{length} {unit}"
             )
+
+    def changed(self, arguments: Mapping[str, Any] | None) -> FineTuning:
+        """These settings with others by name; what users give as `finetune_arguments`.
+
+        Raises:
+            ValueError: a name that there is not, or a value out of range.
+        """
+        if arguments is None:
+            return self
+        own = ("steps", "lr")  # arguments of the environment by themselves
+        known = [f.name for f in dataclasses.fields(self) if f.name not in own]
+        if not isinstance(arguments, Mapping) or not set(arguments) <= set(known):
+            raise ValueError(
+                f"finetune_arguments={arguments!r} is not allowed; give a dict of some of "
+                f"{', '.join(known)}"
+            )
+        return dataclasses.replace(self, **arguments)
+
+    def of_images(self, count: int) -> FineTuning:
+        """The same in steps, where search-train has `count` images."""
+        if self.epochs is None:
+            return self
+        an_epoch = max(1, count // self.batch_size)
+        return dataclasses.replace(
+            self, epochs=None, steps=self.epochs * an_epoch, warmup=self.warmup * an_epoch
+        )
 
     def rate(self, step: int) -> float:
         """The learning rate of step 0 <= `step` < `steps`."""
         if step < self.warmup:
             return self.lr * (step + 1) / (self.warmup + 1)
-        angle = math.pi * (step - self.warmup) / (self.steps - self.warmup)
-        return self.lr * 0.5 * (1 + math.cos(angle))
+        return self.lr * _SCHEDULES[self.schedule](
+            (step - self.warmup) / (self.steps - self.warmup)
+        )
+
+
+#: Share of the learning rate that is left, by the share of the steps that is over.
+_SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda over: 0.5 * (1 + math.cos(math.pi * over)),
+    "linear": lambda over: 1 - over,
+    "constant": lambda over: 1.0,
+}
 
 
 class FineTuner:
@@ -88,7 +134,7 @@ class FineTuner:
         self, teacher: nn.Module, splits: Splits, settings: FineTuning, dtype: torch.dtype
     ) -> None:
         self._teacher = teacher
-        self._settings = settings
+        self._settings = settings.of_images(len(splits.search_train))
         self._dtype = dtype
         self._splits = splits
         self._device = next(teacher.parameters()).device
@@ -100,6 +146,7 @@ class FineTuner:
         model: nn.Module,
         seed: int,
         *,
+        teacher: nn.Module | None = None,
         every: int = 1,
         watch: Callable[[int], None] | None = None,
     ) -> None:
@@ -112,6 +159,7 @@ class FineTuner:
         Args:
             model: returns (N, classes) logits, on the teacher's device.
             seed: at least 0.
+            teacher: instead of the dense network, likewise in eval mode on the device.
             every: steps between two calls of `watch`.
             watch: called with the number of steps made, the model in eval mode; it may read the
                 model and copy from it, and changes nothing. No call changes the result.
@@ -129,14 +177,19 @@ class FineTuner:
                 with torch.cuda.device(self._device):
                     torch.cuda.manual_seed(seed)
             model.train().to(memory_format=torch.channels_last)
-            for step in self._descend(model, torch.Generator().manual_seed(seed)):
+            generator = torch.Generator().manual_seed(seed)
+            for step in self._descend(
+                model, self._teacher if teacher is None else teacher, generator
+            ):
                 if watch is not None and step % every == 0:
                     model.eval()
                     watch(step)
                     model.train()
             model.eval().to(memory_format=torch.contiguous_format)
 
-    def _descend(self, model: nn.Module, generator: torch.Generator) -> Iterator[int]:
+    def _descend(
+        self, model: nn.Module, teacher: nn.Module, generator: torch.Generator
+    ) -> Iterator[int]:
         """Train; after each step, the number of steps made."""
         settings = self._settings
         optimiser = torch.optim.SGD(
@@ -153,7 +206,7 @@ class FineTuner:
                 group["lr"] = settings.rate(step)
             with torch.autocast(kind, torch.bfloat16, enabled=on_gpu):
                 with torch.no_grad():
-                    taught = self._teacher(images)
+                    taught = teacher(images)
                 logits = model(images)
             optimiser.zero_grad(set_to_none=True)
             distillation_loss(
