@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks.ablation.command import add_ablation_command
 from benchmarks.agents.command import add_agents_command
 from benchmarks.agents.figures_command import add_figures_commands
 from benchmarks.constrained.command import add_constrained_command
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_speed_command(commands)
     add_agents_command(commands)
     add_state_command(commands)
+    add_ablation_command(commands)
     _add_checks(commands)
     add_figures_commands(commands)
     add_constrained_command(commands)

@@ -26,6 +26,7 @@ ROOMS = {
     "benchmarks": (
         "agents",
         "state",
+        "ablation",
         "constrained",
         "training",
         "reproduce",

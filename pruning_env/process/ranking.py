@@ -75,4 +75,4 @@ class Ranking:
         """(C,) rank inside the group by what `scores_at` gave; channels that are gone come last."""
         if scores is None:
             return self.rank
-        return self._graph.rank(np.where(state.keep, scores, -np.inf))
+        return self._graph.rank(np.where(state.keep, scores, scores.min() - 1.0))

@@ -1,4 +1,4 @@
-"""`recover_when="commit"`: candidates are judged as cut, and what a step goes on with is trained."""
+"""`recover_when="commit"`: candidates are judged as cut, what a step goes on with is trained."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_the_least_important_channels_of_the_network_as_it_is_go(importance):
     pruned = evaluator.pruned_model(before.keep)
     images, labels = evaluator._evidence
     own = ChannelGraph.trace(pruned, images[:1])
-    scores = np.full(graph.num_channels, -np.inf)
+    scores = np.full(graph.num_channels, -1.0)  # no importance is below 0
     scores[before.keep] = importance_scores(importance, own, pruned, images=images, labels=labels)
     assert np.array_equal(after.keep, graph.keep_top(graph.rank(scores), after.counts))
     assert (after.keep <= before.keep).all()
@@ -101,7 +101,7 @@ def test_trained_weights_are_what_is_ranked():
     assert state.weights is not None
     with_weights = dynamics.evaluator.scores_of("l1", state.keep, state.weights)
     assert not np.allclose(with_weights[state.keep], dynamics.scores[state.keep])
-    rank = dynamics.graph.rank(np.where(state.keep, with_weights, -np.inf))
+    rank = dynamics.graph.rank(np.where(state.keep, with_weights, -1.0))
     after = dynamics.apply(state, STILL)
     assert np.array_equal(after.keep, dynamics.graph.keep_top(rank, after.counts))
 
@@ -172,7 +172,7 @@ def test_a_probe_is_the_accuracy_that_a_tenth_of_the_group_takes_with_it():
             right = evaluator.pruned_model(keep)(images).argmax(1) == labels
         return right.float().mean().item()
 
-    rank = graph.rank(np.where(state.keep, evaluator.scores_of("taylor", state.keep), -np.inf))
+    rank = graph.rank(np.where(state.keep, evaluator.scores_of("taylor", state.keep), -1.0))
     expected = []
     for group in range(3):
         counts = state.counts.copy()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,14 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
         "--channels-per-step", type=_number, metavar="SHARE", help="share of all channels, per step"
     )
     more.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other argument of the environment, in JSON or as text; may be repeated",
+    )
+    more.add_argument(
         "--round-to", type=positive_int, metavar="N", help="widths stay dense or a multiple of N"
     )
 
@@ -97,6 +107,16 @@ def _limit(text: str) -> tuple[str, float]:
     raise argparse.ArgumentTypeError(f"{text!r} is not KEY=LIMIT, such as params=0.25")
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as rank_every=1")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -104,13 +124,19 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+def settings_of(
+    options: argparse.Namespace, recipe: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Keyword arguments of the environment; what was not given is left to its defaults.
+
+    Args:
+        options: from a parser with `add_environment`.
+        recipe: what stands in for the defaults. Of `finetune_arguments`, each one.
 
     Raises:
         BadInput: an argument that the environment does not take.
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = dict(recipe or {})
     if options.env == TABULAR:
         task = load_table().provenance["task"]
         if options.task not in (None, task) or options.device != "cpu":
@@ -121,22 +147,36 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         settings["budget"] = dict(options.budget)
     given = {name: getattr(options, name) for name in _PASSED}
     settings |= {name: value for name, value in given.items() if value is not None}
+    for name, value in options.set:
+        both = name == "finetune_arguments" and isinstance(value, dict)
+        settings[name] = {**(settings.get(name) or {}), **value} if both else value
     entry_point = gym.spec(options.env).entry_point
     assert isinstance(entry_point, str)
     known = inspect.signature(load_env_creator(entry_point)).parameters
-    unknown = [f"--{name.replace('_', '-')}" for name in settings if name not in known]
+    set_here = {name for name, _ in options.set} | set(recipe or {})
+    unknown = [
+        name if name in set_here else f"--{name.replace('_', '-')}"
+        for name in settings
+        if name not in known
+    ]
     if unknown:
         raise BadInput(f"--env {options.env} does not take {', '.join(unknown)}")
     return settings
 
 
-def make_env(options: argparse.Namespace) -> tuple[gym.Env, dict[str, Any]]:
+def make_env(
+    options: argparse.Namespace, recipe: Mapping[str, Any] | None = None
+) -> tuple[gym.Env, dict[str, Any]]:
     """The environment that was asked for, and the keyword arguments it was made with.
+
+    Args:
+        options: from a parser with `add_environment`.
+        recipe: as for `settings_of`.
 
     Raises:
         BadInput: it cannot be made.
     """
-    settings = settings_of(options)
+    settings = settings_of(options, recipe)
     try:
         return gym.make(options.env, **settings), settings
     except (ValueError, OSError) as error:

@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="evaluations on search-val to spend at most (default: %(default)s)",
     )
+    parser.add_argument(
+        "--as-published",
+        action="store_true",
+        help="agent and environment as their paper has them, where that is not the default; other "
+        "arguments still change them. Of rl-pruner",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="seed (default: %(default)s)")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     learners = parser.add_argument_group("agents that learn")
@@ -63,7 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Search, judge and write; exit code 1 if nothing feasible was found."""
-    entry, checkpoint = get_agent(options.agent), options.out / CHECKPOINT_FILE
+    entry, recipe = get_agent(options.agent), None
+    if options.as_published:
+        if entry.published is None:
+            raise BadInput(
+                f"argument --as-published: agent {options.agent!r} has no paper's recipe"
+            )
+        options.agent, recipe = entry.published.agent, entry.published.settings
+        entry = get_agent(options.agent)
+    checkpoint = options.out / CHECKPOINT_FILE
     _check_learner_options(options, entry.learner)
     if not (options.resume and checkpoint.exists()):
         if options.resume and (row := _finished(options)) is not None:
@@ -75,7 +89,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     # What a kill during the writing of a checkpoint has left.
     for half in options.out.glob(f".{checkpoint.stem}-*{checkpoint.suffix}"):
         half.unlink()
-    env, settings = make_env(options)
+    env, settings = make_env(options, recipe)
     if entry.learner is None:
         start = time.perf_counter()
         search = entry.search(env, options.evaluations, options.seed, not options.no_progress)

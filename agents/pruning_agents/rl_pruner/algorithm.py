@@ -8,12 +8,10 @@ environment's reward, which is judged on search-val.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -31,7 +29,7 @@ from pruning_agents.rl_pruner.published import published, published_env
 from pruning_agents.rl_pruner.transition_search import TransitionSearch
 from pruning_agents.search.ranges import check_counts, check_range
 from pruning_agents.search.result import IncumbentTracker
-from pruning_env.process.dynamics import PruningState, Transition
+from pruning_env.process.dynamics import PruningState
 
 _UPDATES = {"elite": rank_weighted, "best": best_alone}
 
@@ -53,7 +51,8 @@ class RLPruner(TransitionSearch):
        CMA-ES, and the scale of "adaptive" noise, one per group, to their standard deviation.
     3. Commit: the real environment is stepped with a*, or with probability ε by a random member
        of the buffer. ε falls from `epsilon` to 0 on a cosine over the first `epsilon_fraction` of
-       training.
+       training. With `reset_below`, a step whose best candidate falls too far in accuracy is
+       searched once more first, from the width-proportional p.
 
     The published algorithm is `RLPruner(..., **RLPruner.published())`. The defaults differ from it
     where that helps: whole prunings are judged, one per evaluation, and an elite is followed with
@@ -64,7 +63,8 @@ class RLPruner(TransitionSearch):
 
     What is counted. `num_timesteps` counts transitions, each of which costs one evaluation unless
     it was seen before: every candidate, and every commit (which with `lookahead=1` repeats a
-    candidate). `callback.on_step` is called once for each; `rewards`, `dones` and `infos` in its
+    candidate). Where the environment trains commits only, these are offered as incumbents, too.
+    `callback.on_step` is called once for each; `rewards`, `dones` and `infos` in its
     locals are the environment's own at a commit, and empty for candidates, so that Monitor, SB3's
     callbacks and the rollout statistics see ordinary episodes.
 
@@ -105,6 +105,9 @@ class RLPruner(TransitionSearch):
         buffer_size: slots of the replay buffer. Spec: 10.
         epsilon: first probability of committing a random buffer member. Spec: 0.4.
         epsilon_fraction: part of training after which it is 0. Spec: the first 10 % of steps.
+        reset_below: p is reset, and the pruning step searched once more, where the accuracy of its
+            best candidate is below (1 - this) times that of the state it came from; None for never.
+            Spec: 0.1; there the step is drawn once more, and not judged.
         policy_kwargs: further arguments of the policy.
         stats_window_size: episodes over which rollout statistics are averaged.
         tensorboard_log: folder for TensorBoard, None for none.
@@ -148,6 +151,7 @@ class RLPruner(TransitionSearch):
         buffer_size: int = 10,
         epsilon: float = 0.4,
         epsilon_fraction: float = 0.1,
+        reset_below: float | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -173,6 +177,7 @@ class RLPruner(TransitionSearch):
         check_range(0.001, np.inf, minimum_std=minimum_std)
         check_range(0.0, 1.0, discount=discount, clip=clip, epsilon=epsilon)
         check_range(0.0, 1.0, epsilon_fraction=epsilon_fraction, stale_below=stale_below)
+        check_range(0.0, 1.0, reset_below=reset_below)
 
         super().__init__(
             policy,
@@ -202,13 +207,13 @@ class RLPruner(TransitionSearch):
         self.buffer_size = buffer_size
         self.epsilon = epsilon
         self.epsilon_fraction = epsilon_fraction
+        self.reset_below = reset_below
         self._tracker = IncumbentTracker("rl-pruner")
         self._evaluations = 0
         self._visits = 0
         self._episode_start = (0, 0)  # evaluations and visits before it
         self._judged: list[float] = []
-        # What was seen and done in this episode.
-        self._path: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        self._path = []
         self._kept: Candidate | None = None  # committed last, if in this episode
         self._taught = -np.inf  # accuracy of the episode that the policy was taught last
         if self.env is not None:
@@ -242,10 +247,37 @@ class RLPruner(TransitionSearch):
         state = self.env.env_method("state")[0]
         if state.step == 0:
             self._path, self._kept = [], None
+        callback.on_rollout_start()
+        buffer = self._search(state, total_timesteps, callback)
+        if buffer and self._fell(state, buffer[0]) and total_timesteps - self.num_timesteps > 1:
+            self.policy.reset()
+            buffer = self._search(state, total_timesteps, callback)
+        if not buffer:
+            return False
+        if self.num_timesteps < total_timesteps:
+            rewards, dones, infos = self._commit(buffer)
+            if not self._count(rewards, dones, infos, total_timesteps, callback):
+                return False
+        callback.on_rollout_end()
+        self._record(buffer[0].q)
+        return True
+
+    def _fell(self, state: PruningState, best: Candidate) -> bool:
+        """Whether too much of a state's accuracy is gone with a candidate."""
+        if self.reset_below is None:
+            return False
+        return best.accuracy < (1.0 - self.reset_below) * state.latest.accuracy
+
+    def _search(
+        self, state: PruningState, total_timesteps: int, callback: BaseCallback
+    ) -> list[Candidate]:
+        """Judge candidates from a state and let p follow; the best of them, best first.
+
+        Empty when a callback says stop.
+        """
         buffer: list[Candidate] = []
         step_best = -np.inf
         idle = 0
-        callback.on_rollout_start()
         for _ in range(self.epochs):
             # The last transition is the commit's, unless there is only one.
             room = max(total_timesteps - self.num_timesteps - 1, 0 if buffer else 1)
@@ -258,20 +290,14 @@ class RLPruner(TransitionSearch):
                 buffer = remember(buffer, candidate, self.buffer_size)
             for q in self._judged:
                 if not self._count([q], [False], [{}], total_timesteps, callback):
-                    return False
+                    return []
             improved = buffer[0].q > step_best
             step_best = buffer[0].q
             idle = idle + 1 if self._evaluations == before[0] else 0
             # Repeat visits say nothing new: an elite of them would only make p drift.
             if improved if self.update == "best" else idle == 0:
                 self._follow(buffer)
-        if self.num_timesteps < total_timesteps:
-            rewards, dones, infos = self._commit(buffer)
-            if not self._count(rewards, dones, infos, total_timesteps, callback):
-                return False
-        callback.on_rollout_end()
-        self._record(buffer[0].q)
-        return True
+        return buffer
 
     def _judge(
         self, state: PruningState, count: int, room: int, kept: Candidate | None
@@ -295,31 +321,15 @@ class RLPruner(TransitionSearch):
             lambda: self._to_action(self.policy.sample(self._observation, self.rng)),
             room,
         )
-        spent = self._evaluations_of_env() - before
-        incumbent = self._tracker.state
-        self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
-        if self._tracker.state is not incumbent:
-            self._play(state, zip(transitions, actions, strict=False))
-        self._evaluations += spent
+        self._offer(state, transitions, actions, self._evaluations_of_env() - before)
         self._visits += len(transitions)
         self._judged = [transition.reward for transition in transitions]
         return [
-            Candidate(float(q), probabilities, action)
-            for q, probabilities, action in zip(values, drawn, actions, strict=True)
+            Candidate(float(q), probabilities, action, end.state.latest.accuracy)
+            for q, probabilities, action, end in zip(
+                values, drawn, actions, transitions, strict=False
+            )
         ]
-
-    def _play(
-        self,
-        state: PruningState,
-        candidates: Iterable[tuple[Transition, NDArray[np.float32]]],
-    ) -> None:
-        """Tell the policy the way to a new incumbent, if one action leads there from `state`."""
-        for transition, action in candidates:
-            known = transition.state is self._tracker.state and len(self._path) == state.step
-            entry = self.policy.progress
-            if known and entry is not None:
-                seen, actions = zip(*self._path, (self._observation, action), strict=True)
-                self.policy.play([each[entry].item() for each in seen], actions)
 
     def _follow(self, buffer: list[Candidate]) -> None:
         step_size = self.lr_schedule(self._current_progress_remaining)
@@ -333,6 +343,12 @@ class RLPruner(TransitionSearch):
         assert self.env is not None
         explore = self.rng.uniform() < self.exploration_rate
         chosen = buffer[self.rng.integers(len(buffer))] if explore else buffer[0]
+        if self._dynamics.evaluator.trains_commits:
+            # What it trains was no candidate. The environment finds it remembered.
+            before = self._evaluations_of_env()
+            state = self.env.env_method("state")[0]
+            end = self._dynamics.commit(state, chosen.action)
+            self._offer(state, [end], [chosen.action], self._evaluations_of_env() - before)
         before = self._evaluations_of_env()
         self._path.append((self._observation.copy(), chosen.action))
         self._kept = chosen

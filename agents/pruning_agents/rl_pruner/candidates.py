@@ -15,11 +15,19 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Candidate:
-    """One judged candidate: its distribution (L,), its action (L,) and the Q it earned."""
+    """One judged candidate.
+
+    Attributes:
+        q: the value it earned.
+        probabilities: (L,) its distribution.
+        action: (L,) its action.
+        accuracy: on search-val, of the network that it was judged by; NaN where nobody asks.
+    """
 
     q: float
     probabilities: NDArray[np.float64]
     action: NDArray[np.float32]
+    accuracy: float = float("nan")
 
 
 @dataclass(frozen=True)

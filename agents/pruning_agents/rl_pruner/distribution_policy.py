@@ -115,6 +115,10 @@ class PruningPolicy(BasePolicy):
             rng: what to draw from.
         """
 
+    @abstractmethod
+    def reset(self) -> None:
+        """Go back to the width-proportional distribution, with the first noise."""
+
     def play(self, starts: Sequence[float], actions: Sequence[NDArray[np.float32]]) -> None:
         """Learn of the best episode so far; a policy may repeat it where nothing else is wanted.
 
@@ -270,6 +274,11 @@ class DistributionPolicy(PruningPolicy):
             self.kept.copy_(self.probabilities)
             self.leading.fill_(False)
         self.distribution = perturb(width_proportional(self.sizes), self.noise, self.noise_std, rng)
+        self.stds.fill_(self.noise_std)
+
+    def reset(self) -> None:
+        """Go back to the width-proportional distribution, with the first noise."""
+        self.distribution = width_proportional(self.sizes)
         self.stds.fill_(self.noise_std)
 
     def follow(

@@ -139,11 +139,18 @@ class GroupwisePolicy(PruningPolicy):
 
     def restart(self, rng: np.random.Generator) -> None:
         """Search around what the network says of targets drawn at random, with the first noise."""
+        self._aim(perturb(width_proportional(self.sizes), self.noise, self.noise_std, rng))
+
+    def reset(self) -> None:
+        """Go back to the same share of every group, with the first noise."""
+        self._aim(width_proportional(self.sizes))
+
+    def _aim(self, shares: NDArray[np.float64]) -> None:
+        """Let all targets be `shares` (L,), and fit the network to them."""
         self.least.fill_(self.noise_std)
         count = min(int(self.used), len(self.targets))
         if count == 0:
             return
-        shares = perturb(width_proportional(self.sizes), self.noise, self.noise_std, rng)
         target = np.stack(
             [
                 to_logits(shares, self.sizes),

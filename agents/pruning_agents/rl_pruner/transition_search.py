@@ -7,6 +7,7 @@ keeps the best of it. Knows neither how candidates are drawn nor what is learned
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from pruning_agents.search.result import IncumbentTracker, SearchResult
 from pruning_agents.search.rollout import approach
 from pruning_agents.search.rollout_logs import dump_rollout_logs
 from pruning_env.process.actions import DistributionAction
-from pruning_env.process.dynamics import PruningDynamics
+from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
 
 __all__ = ["TransitionSearch"]
 
@@ -48,6 +49,8 @@ class TransitionSearch(BaseAlgorithm):
     _tracker: IncumbentTracker
     _evaluations: int
     _visits: int
+    #: What was seen and done in this episode.
+    _path: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
     def _read_env(self) -> DistributionAction:
         """Keep hold of the environment's dynamics; return its action kind, or say what is wrong."""
@@ -170,12 +173,39 @@ class TransitionSearch(BaseAlgorithm):
         action = self._to_action(self.policy.shares(self._observation))
         before = self._evaluations_of_env()
         ahead = approach(self._dynamics, state, action)
-        end = self._dynamics.transition_many([ahead], [action])[0]
+        end = self._dynamics.commit(ahead, action)
         spent = self._evaluations_of_env() - before
         self._tracker.offer_ends([end], self._evaluations, self._evaluations + spent)
         self._evaluations += spent
         self._visits += 1
         self._count([end.reward], [False], [{}], total_timesteps, callback)
+
+    def _offer(
+        self,
+        state: PruningState,
+        transitions: list[Transition],
+        actions: list[NDArray[np.float32]],
+        spent: int,
+    ) -> None:
+        """Take the feasible ends into account, which cost `spent` evaluations from `state`."""
+        incumbent = self._tracker.state
+        self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
+        if self._tracker.state is not incumbent:
+            self._play(state, zip(transitions, actions, strict=False))
+        self._evaluations += spent
+
+    def _play(
+        self,
+        state: PruningState,
+        candidates: Iterable[tuple[Transition, NDArray[np.float32]]],
+    ) -> None:
+        """Tell the policy the way to a new incumbent, if one action leads there from `state`."""
+        for transition, action in candidates:
+            known = transition.state is self._tracker.state and len(self._path) == state.step
+            entry = self.policy.progress
+            if known and entry is not None:
+                seen, actions = zip(*self._path, (self._observation, action), strict=True)
+                self.policy.play([each[entry].item() for each in seen], actions)
 
     def _check_env_matches(self) -> None:
         if self.env is None:

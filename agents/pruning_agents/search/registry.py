@@ -8,7 +8,7 @@ built-in agent is made of is imported when it is asked for, so that a listing is
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentEntry",
+    "AsPublished",
     "SearchFunction",
     "agent_names",
     "agent_summaries",
@@ -34,6 +35,19 @@ SearchFunction = Callable[["gym.Env", int, int, bool], "Search"]
 
 
 @dataclass(frozen=True)
+class AsPublished:
+    """What a paper has instead of an agent's defaults.
+
+    Attributes:
+        agent: registered name of the agent with the paper's own arguments.
+        settings: keyword arguments of the environment as the paper has it.
+    """
+
+    agent: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class AgentEntry:
     """A registered agent.
 
@@ -43,6 +57,7 @@ class AgentEntry:
         search: spends evaluations on an environment.
         seeded: whether another seed can give another result.
         learner: how it is trained, if it learns; it can then be saved and continued.
+        published: the recipe of the paper that it is of, where that is another.
     """
 
     name: str
@@ -50,6 +65,7 @@ class AgentEntry:
     search: SearchFunction
     seeded: bool = True
     learner: Learner | None = None
+    published: AsPublished | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,7 @@ _AGENTS: dict[str, AgentEntry | _BuiltIn] = {
     "cem": _BuiltIn("the cross-entropy method over logits", _BASELINES),
     "rl-pruner": _BuiltIn("distribution policy with a replay buffer", _RL_PRUNER),
     "rl-pruner-groupwise": _BuiltIn("the same, its distribution from what is observed", _RL_PRUNER),
+    "rl-pruner-published": _BuiltIn("RL-Pruner with the settings of its paper", _RL_PRUNER),
     "ppo": _BuiltIn("Stable-Baselines3's PPO", _STOCK),
     "a2c": _BuiltIn("Stable-Baselines3's A2C", _STOCK),
     "sac": _BuiltIn("Stable-Baselines3's SAC", _STOCK),
