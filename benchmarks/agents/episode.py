@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pruning_agents.comparison.cells import core, make_env, play
 from pruning_agents.search.import_path import resolve_agent
 from pruning_agents.search.rows import Provenance, parsed_rows, provenance
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation.importance.scores import group_sensitivity
-from pruning_env.process.dynamics import PruningState
+from pruning_env.process.probe import drops, probe_masks
+from pruning_env.process.state import PruningState
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,19 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What each group takes with it when a tenth of it goes, from where an episode stands.
+
+    Attributes:
+        step: of the episode.
+        drops: (L,) fall of search-val accuracy, in [0, 1], after recovery; 0 where it rises.
+    """
+
+    step: int
+    drops: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Episode:
     """An episode of the deterministic policy.
 
@@ -55,6 +71,7 @@ class Episode:
         sizes: (L,) channels of each in the dense network.
         moments: one more than there were steps.
         provenance: how, where and when.
+        probes: of the dense network, midway and of the last one; empty where none were asked for.
     """
 
     agent: str
@@ -66,6 +83,7 @@ class Episode:
     sizes: tuple[int, ...]
     moments: tuple[Moment, ...]
     provenance: Provenance
+    probes: tuple[Probe, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON without a line break. NaN and infinities are refused."""
@@ -85,6 +103,9 @@ class Episode:
                 for name in ("counts", "sensitivity"):
                     moment[name] = tuple(moment[name])
             data["moments"] = tuple(Moment(**moment) for moment in data["moments"])
+            data["probes"] = tuple(
+                Probe(probe["step"], tuple(probe["drops"])) for probe in data.get("probes", ())
+            )
             data["groups"], data["sizes"] = tuple(data["groups"]), tuple(data["sizes"])
             return cls(**data)
         except (TypeError, KeyError) as error:
@@ -109,6 +130,7 @@ def play_episode(
     evaluations: int,
     seed: int,
     command: str,
+    probe: bool = False,
 ) -> Episode:
     """Let an agent learn, and look at one episode of its policy.
 
@@ -119,6 +141,7 @@ def play_episode(
         evaluations: that the search may spend.
         seed: of the search.
         command: what was typed.
+        probe: whether to probe every group of three of its networks: L evaluations each.
 
     Raises:
         ValueError: an unknown agent or task, settings that the environment refuses, or an agent
@@ -131,10 +154,10 @@ def play_episode(
     if algorithm is None:
         raise ValueError(f"agent={agent!r} leaves no policy behind that could play an episode")
     watched.reset(seed=seed)
-    moments = [_moment(watched, watched.state())]
+    states = [watched.state()]
     for action, _ in play(make_env(task, settings), algorithm, seed):
         watched.step(action)
-        moments.append(_moment(watched, watched.state()))
+        states.append(watched.state())
     return Episode(
         agent,
         task,
@@ -143,9 +166,23 @@ def play_episode(
         evaluations,
         tuple(group.name for group in watched.graph.groups),
         tuple(int(group.size) for group in watched.graph.groups),
-        tuple(moments),
+        tuple(_moment(watched, state) for state in states),
         provenance(command, str(settings.get("device", "cpu"))),
+        _probes(watched, states) if probe else (),
     )
+
+
+def _probes(env: CNNPruneEnv, states: Sequence[PruningState]) -> tuple[Probe, ...]:
+    """Of the first, the middle and the last of the states, each once."""
+    dynamics, probes = env.dynamics, []
+    for step in dict.fromkeys((0, (len(states) - 1) // 2, len(states) - 1)):
+        state = states[step]
+        rank = dynamics.ranking.rank_by(dynamics.ranking.scores_at(state), state)
+        masks = probe_masks(env.graph, rank, state.counts, dynamics.units.floors)
+        judged = env.evaluator.recover_many(masks[1:], [state.weights] * (len(masks) - 1))
+        accuracies = [dynamics.judge(state).latest.accuracy, *(j.metrics.accuracy for j in judged)]
+        probes.append(Probe(step, tuple(drops(np.array(accuracies)).tolist())))
+    return tuple(probes)
 
 
 def _moment(env: CNNPruneEnv, state: PruningState) -> Moment:

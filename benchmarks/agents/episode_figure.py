@@ -119,6 +119,49 @@ def plot_sensitivity(episode: Episode, stem: Path) -> tuple[Path, Path]:
     return save_figure(figure, stem)
 
 
+def plot_probes(episode: Episode, stem: Path) -> tuple[Path, Path]:
+    """Draw by how much the error rises when a tenth of one group goes, from three networks.
+
+    Figure 1 of "RL-Pruner": how sensitive a layer is changes while the network is pruned.
+
+    Args:
+        episode: with probes.
+        stem: path of the figures, PNG and SVG, without suffix.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        ValueError: the episode has no probes.
+    """
+    if not episode.probes:
+        raise ValueError(f"episode of {episode.agent} has no probes to draw; make it with --probe")
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(episode.groups))
+    for place, probe in enumerate(episode.probes):
+        kept = episode.moments[probe.step]
+        share = 100 * sum(kept.counts) / sum(episode.sizes)
+        axes.plot(
+            places,
+            100 * np.array(probe.drops),
+            color=COLOURS[place],
+            linestyle=STYLES[place],
+            marker=_MARKERS[place],
+            markersize=5,
+            label=f"step {probe.step}: {share:.0f} % of the channels, "
+            f"accuracy {100 * kept.accuracy:.1f} %",
+        )
+    every = max(len(places) // 24, 1)
+    axes.set_xticks(places[::every], episode.groups[::every], rotation=30, ha="right", fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("rise of the error (points)")
+    axes.grid(True, alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(f"{_title(episode)}: a tenth of one group alone goes", fontsize=10)
+    return save_figure(figure, stem)
+
+
 def _draw_fields(
     axes: Axes,
     values: NDArray[np.float64],

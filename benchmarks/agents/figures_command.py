@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks.agents.command import add_environment_arguments, environment_settings, positive
 from benchmarks.agents.episode import Episode, play_episode, read_episodes
-from benchmarks.agents.episode_figure import plot_sensitivity, plot_sparsity
+from benchmarks.agents.episode_figure import plot_probes, plot_sensitivity, plot_sparsity
 from benchmarks.agents.results import write_results
 from pruning_agents.comparison.rows import read_rows
 from pruning_env.files import atomic_write
@@ -37,6 +37,12 @@ def add_figures_commands(commands: Any) -> None:
     episode.add_argument("--task", default="digits-resnet8", help="default: %(default)s")
     episode.add_argument("--evaluations", type=positive, default=500, help="default: %(default)s")
     episode.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    episode.add_argument(
+        "--probe",
+        action="store_true",
+        help="also by how much the error rises when a tenth of each group goes, from the dense "
+        "network and two pruned ones",
+    )
     add_environment_arguments(episode)
     episode.add_argument(
         "--out", type=Path, default=Path("runs/episode.jsonl"), help="default: %(default)s"
@@ -60,6 +66,7 @@ def _episode(options: dict[str, Any], command: str, console: Console) -> int:
         evaluations=options["evaluations"],
         seed=options["seed"],
         command=command,
+        probe=options["probe"],
     )
     out = options["out"]
     atomic_write(out, found.to_json() + "\n")
@@ -111,10 +118,14 @@ def _write_episodes(episodes: Sequence[Episode], stem: Path) -> tuple[Path, ...]
             f"{episode.evaluations:,} evaluations, seed {episode.seed}. The sensitivities were "
             "measured on the network of each step, and were not shown to the policy."
         )
-        for kind, draw, title in (
+        figures = [
             ("sparsity", plot_sparsity, "Channels removed of each group over the steps"),
             ("sensitivity", plot_sensitivity, "Sensitivity of each group over the steps"),
-        ):
+        ]
+        if episode.probes:
+            title = "Rise of the error when a tenth of one group goes"
+            figures.append(("probe", plot_probes, title))
+        for kind, draw, title in figures:
             paths = draw(episode, stem.with_name(f"{stem.name}{number}-{kind}"))
             parts.append(f"![{title}]({paths[0].name})")
             written += paths

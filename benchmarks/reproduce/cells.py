@@ -14,9 +14,13 @@ from typing import Any
 
 from benchmarks.reproduce.published import AMC, CONSTRAINED_RL, RL_PRUNER, Published
 from benchmarks.smoke import SMOKE_PREFIX, smoke_task
+from pruning_agents.rl_pruner.published import REWARDS, published_env
 from pruning_agents.search.registry import get_agent
 
 __all__ = ["TABLES", "Cell", "Recovery", "plan", "smoke_cells"]
+
+#: The agent that is the paper's, on its environment; of it the table has all three rewards.
+PUBLISHED = "rl-pruner-published"
 
 TABLES = ("constrained-rl", "amc", "rl-pruner", "cpu")
 
@@ -26,8 +30,16 @@ _METHODS = {
         *("ppo-lagrangian", "rl-pruner", "uniform", "global-taylor", "random-search"),
     ),
     "amc": ("rl-pruner", "ppo", "uniform", "global-taylor", "random-search"),
-    "rl-pruner": ("rl-pruner", "uniform", "global-taylor", "random-search"),
+    "rl-pruner": (PUBLISHED, "rl-pruner", "uniform", "global-taylor", "random-search"),
     "cpu": ("rl-pruner", "uniform"),
+}
+
+
+#: What makes the paper's environment small.
+_TINY_PUBLISHED: dict[str, Any] = {
+    "filters_per_step": 0.2,
+    "importance_images": 4,
+    "finetune_arguments": {"epochs": 1, "batch_size": 8},
 }
 
 
@@ -132,6 +144,7 @@ def plan(
         for seed in seeds
         for task, label, budget in rows
         if not tasks or task in tasks
+        if method == PUBLISHED or "reward" not in label
     ]
 
 
@@ -158,6 +171,7 @@ def smoke_cells(table: str) -> list[Cell]:
                 **cell.settings,
                 "val_images": 8,
                 **({"finetune_steps": 1} if "finetune_steps" in cell.settings else {}),
+                **(_TINY_PUBLISHED if cell.method == PUBLISHED else {}),
             },
             recovery=tiny,
         )
@@ -168,9 +182,9 @@ def smoke_cells(table: str) -> list[Cell]:
 def _rows(table: str) -> list[tuple[str, str, dict[str, float]]]:
     """(task, label, budget) of each row."""
     if table == "rl-pruner":
-        # One network that is no larger than any of the paper's three is compared with all three.
         return [
-            (task, f"{sparsity} %", _tightest(RL_PRUNER[task][sparsity]))
+            (task, f"{sparsity} %{tail}", {"filters": round(1 - sparsity / 100, 2)})
+            for tail in ("", *(f", {name} reward" for name in REWARDS if name != "accuracy"))
             for task in RL_PRUNER
             for sparsity in RL_PRUNER[task]
         ]
@@ -184,12 +198,6 @@ def _rows(table: str) -> list[tuple[str, str, dict[str, float]]]:
     return [(f"cifar10-resnet{depth}", "50 %", half) for depth in (20, 56)]
 
 
-def _tightest(rows: Sequence[Published]) -> dict[str, float]:
-    macs = max(row.macs_cut for row in rows if row.macs_cut is not None)
-    params = max(row.params_cut for row in rows if row.params_cut is not None)
-    return {"macs": round(1 - macs / 100, 4), "params": round(1 - params / 100, 4)}
-
-
 def _cell(
     table: str, task: str, label: str, budget: dict[str, float], method: str, seed: int
 ) -> Cell:
@@ -199,6 +207,12 @@ def _cell(
     if method == "ppo-lagrangian":
         settings = {"constraint": "cost", "max_steps": 2, "action": "ratio", "reward": "final"}
     evaluations, recovery = 500, Recovery()
+    if method == PUBLISHED:
+        reward = label.split(", ")[-1].removesuffix(" reward") if "reward" in label else "accuracy"
+        settings = published_env(1 - budget["filters"], **REWARDS[reward])
+        del settings["budget"]
+        # 100 candidates and a commit for each step of 1 %, and some for steps that fall short.
+        evaluations = round(106 * 100 * (1 - budget["filters"]))
     if table == "constrained-rl":
         # With 7 % of the weights left, a network that was not trained says nothing. The paper
         # trains for up to 128 steps before it judges.

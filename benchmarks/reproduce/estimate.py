@@ -67,7 +67,13 @@ def _cell_seconds(cell: Cell, rates: Rates) -> float:
     one_shot = cell.method in ("uniform", "global-l1", "global-taylor")
     evaluations = 1 if one_shot else cell.evaluations
     search = evaluations * cell.settings.get("val_images", _VAL_IMAGES) * macs / rates.forward
-    if cell.settings.get("recovery") == "finetune":
+    if cell.settings.get("recover_when") == "commit":
+        arguments = cell.settings["finetune_arguments"]
+        batch = arguments["batch_size"]
+        commits = (1 - cell.budget["filters"]) / cell.settings["filters_per_step"]
+        trained = round(commits * arguments["epochs"] * (_TRAIN_IMAGES // batch))
+        search += _steps(trained, batch, macs, modules, 1, rates)
+    elif cell.settings.get("recovery") == "finetune":
         search += evaluations * _steps(
             cell.settings["finetune_steps"], 128, macs, modules, 1, rates
         )

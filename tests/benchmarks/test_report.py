@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from matplotlib.image import imread
 
 from benchmarks.__main__ import main
 from benchmarks.agents.episode import Episode, Moment, play_episode, read_episodes
-from benchmarks.agents.episode_figure import plot_sensitivity, plot_sparsity
+from benchmarks.agents.episode_figure import plot_probes, plot_sensitivity, plot_sparsity
 from benchmarks.agents.tradeoff import pareto_front
 from benchmarks.report.command import RESULTS, report_of_results, report_of_rows
 from benchmarks.report.page import Page, requests_of, to_html
@@ -102,6 +103,30 @@ def test_the_policy_plays_in_the_environment_that_it_knows() -> None:
     assert np.allclose(shares.sum(axis=1), 1.0)
     assert np.abs(np.diff(shares, axis=0)).max() > 0.01, "sensitivities do not change"
     assert Episode.from_json(episode.to_json()) == episode
+
+
+def test_three_networks_of_an_episode_are_probed_group_by_group(tmp_path: Path) -> None:
+    rows = tmp_path / "probed.jsonl"
+    command = ["episode", "--evaluations", "2", "--budget", "params=0.6", "--probe"]
+    for name, value in SETTINGS.items():
+        if name != "budget":
+            command += ["--set", f"{name}={json.dumps(value)}"]
+    assert main([*command, "--out", str(rows)]) == 0
+    (episode,) = read_episodes(rows)
+    last = len(episode.moments) - 1
+    assert [probe.step for probe in episode.probes] == [0, last // 2, last]
+    env: Any = make_env("digits-resnet8", SETTINGS).unwrapped
+    dense = env.evaluator.dense.accuracy
+    for group, drop in enumerate(episode.probes[0].drops):
+        counts = np.array(episode.sizes)
+        counts[group] -= max(1, round(0.1 * counts[group]))
+        smaller = env.evaluator.evaluate(env.graph.keep_top(env.dynamics.rank, counts))
+        assert drop == pytest.approx(max(0.0, dense - smaller.accuracy))
+    assert Episode.from_json(episode.to_json()) == episode
+    assert imread(tmp_path / "probed-probe.png").std() > 0.05
+    assert "probed-probe.png" in rows.with_suffix(".md").read_text()
+    with pytest.raises(ValueError, match="--probe"):
+        plot_probes(made_episode(), tmp_path / "none")
 
 
 def test_agents_without_a_policy_cannot_play() -> None:

@@ -169,14 +169,25 @@ def test_the_published_figure_is_read_whole():
     assert (mobile.accuracy, mobile.macs_cut, mobile.params_cut) == (56.76, 33.12, 36.51)
 
 
-def test_a_cell_is_no_larger_than_any_row_that_it_is_compared_with():
+def test_a_cell_keeps_the_share_of_filters_that_its_row_names():
     cells = plan("rl-pruner", seeds=(0,), methods=("rl-pruner",))
     assert len(cells) == 20
     for cell in cells:
-        for row in cell.published:
-            assert row.macs_cut is not None and row.params_cut is not None
-            assert cell.budget["macs"] <= 1 - row.macs_cut / 100 + 1e-9
-            assert cell.budget["params"] <= 1 - row.params_cut / 100 + 1e-9
+        assert cell.budget == {"filters": pytest.approx(1 - int(cell.label.split()[0]) / 100)}
+
+
+def test_the_papers_own_method_runs_its_own_recipe_with_each_of_its_rewards():
+    cells = plan("rl-pruner", seeds=(0,), tasks=("cifar100-resnet56",))
+    own = [cell for cell in cells if cell.method == "rl-pruner-published"]
+    assert own == cells[: len(own)] and len(own) == 12
+    rewards = {tuple(cell.settings["reward_arguments"].values()) for cell in own}
+    assert rewards == {(0.0, 0.0), (0.25, 0.0), (0.0, 0.25)}
+    for cell in own:
+        assert cell.settings["filters_per_step"] == 0.01
+        assert (cell.settings["recovery"], cell.settings["recover_when"]) == ("finetune", "commit")
+        # 100 candidates for each step of 1 %.
+        assert cell.evaluations > 100 * int(cell.label.split()[0])
+    assert cell_minutes(own, "cuda") > 0
 
 
 def test_the_tables_begin_with_what_they_are_about():

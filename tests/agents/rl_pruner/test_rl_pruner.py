@@ -323,6 +323,7 @@ def test_it_works_through_wrappers_that_are_already_there(graph):
         ("restart_std", -1.0),
         ("stale_below", 1.5),
         ("epsilon", float("nan")),
+        ("reset_below", 1.5),
     ],
 )
 def test_a_bad_argument_is_named(graph, name, value):
@@ -448,42 +449,6 @@ def test_learn_counts_the_transitions_of_a_deeper_look(graph, total):
     assert agent.num_timesteps == len(candidates) + len(steps) == total
 
 
-def test_the_published_algorithm_is_a_set_of_arguments(graph):
-    agent = make(graph, **RLPruner.published()).learn(250)
-    assert (agent.noise, agent.update, agent.lookahead) == ("absolute", "best", 1)
-    assert (agent.clip, agent.noise_std, agent.lr_schedule(1.0)) == (0.25, 0.04, 0.1)
-    assert agent.num_timesteps == 250
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_published_algorithm_ends_in_a_feasible_network_however_early_it_stops(seed):
-    settings = RLPruner.published_env(0.4, alpha=0.25)
-    for argument in ("importance", "importance_images"):  # the table's own
-        del settings[argument]
-    env = gym.make("CNNPruneTabular-v0", **settings)
-    agent = RLPruner("DistributionPolicy", env, seed=seed, **RLPruner.published()).learn(150)
-    assert agent.num_timesteps == 150  # one and a half of some twenty pruning steps
-    assert agent.incumbent is not None
-    assert agent.incumbent.state.usage[0] <= 0.6
-    assert not agent.env.envs[0].unwrapped.dynamics.terminal(  # type: ignore[union-attr]
-        agent.env.env_method("state")[0]  # type: ignore[union-attr]
-    )
-
-
-def test_the_published_environment_makes_steps_of_one_percent_within_a_share_of_filters():
-    env: Any = gym.make("CNNPrune-v0", val_images=20, **RLPruner.published_env(0.1)).unwrapped
-    env.reset()
-    assert env.dynamics.per_step == round(0.01 * env.graph.num_channels)
-    assert [(b.name, b.limit) for b in env.dynamics.budgets] == [("filters", 0.9)]
-    steps, over, last = 0, False, 1.0
-    while not over:
-        _, _, over, _, info = env.step(env.action_space.sample())
-        steps += 1
-        assert env.state().usage[0] < last
-        last = env.state().usage[0]
-    assert info["is_success"] and steps >= 5
-
-
 def test_the_published_update_follows_only_an_epoch_that_beats_those_before(graph):
     published = {**RLPruner.published(), "epochs": 5, "samples_per_epoch": 1}
     agent = make(graph, **published)
@@ -500,12 +465,6 @@ def test_the_published_update_follows_only_an_epoch_that_beats_those_before(grap
     agent._follow = lambda buffer: followed.append(len(epochs))  # type: ignore[method-assign]
     agent.learn(7)
     assert len(epochs) == 5 and followed == [1, 3]
-
-
-@pytest.mark.parametrize("sparsity", [-0.1, 1.0])
-def test_a_sparsity_outside_its_range_is_refused(sparsity):
-    with pytest.raises(ValueError, match="sparsity="):
-        RLPruner.published_env(sparsity)
 
 
 def test_a_step_in_which_nothing_new_is_seen_is_committed_early(graph):
