@@ -51,7 +51,7 @@ class ChannelGraph(ChannelStructure):
         num_channels: C, the length of a keep mask.
         sizes: `(L,)` int64, channels per group.
         group_index: `(C,)` int64, the group of each channel.
-        whole: The graph of all removable channels of the model; this one, unless `restrict` made it.
+        whole: The graph of all removable channels of the model: this one, unless it is restricted.
     """
 
     def __init__(self, facts: Facts) -> None:
