@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from pruning_agents.ppo_lagrangian.algorithm import PPOLagrangian
     from pruning_agents.ppo_lagrangian.projection import projected_end
     from pruning_agents.rl_pruner.algorithm import RLPruner
-    from pruning_agents.rl_pruner.distribution import perturb
     from pruning_agents.rl_pruner.distribution_policy import DistributionPolicy
     from pruning_agents.rl_pruner.groupwise_policy import GroupwisePolicy
     from pruning_agents.search.budgeted_search import BudgetedSearch
+    from pruning_agents.search.distribution import perturb
     from pruning_agents.search.recording import EvaluationsSpent, IncumbentRecorder
     from pruning_agents.search.registry import AgentEntry, agent_names, get_agent, register_agent
     from pruning_agents.search.result import Search, SearchResult
@@ -108,7 +108,7 @@ _HOMES = {
     "hill_climbing": "baselines.hill_climbing",
     "interquartile_mean": "comparison.statistics",
     "paired_difference": "comparison.statistics",
-    "perturb": "rl_pruner.distribution",
+    "perturb": "search.distribution",
     "probability_of_improvement": "comparison.statistics",
     "projected_end": "ppo_lagrangian.projection",
     "provenance": "search.rows",

@@ -11,13 +11,12 @@ from pruning_agents.baselines.beam import beam_search
 from pruning_agents.baselines.cem import cem
 from pruning_agents.baselines.hill_climbing import hill_climbing
 from pruning_agents.baselines.ranking import global_l1, global_ranking, global_taylor
-from pruning_agents.baselines.rules import RULES, best_of_rules, follow_rule, rule_actions
+from pruning_agents.baselines.rules import best_of_rules, follow_rule
 from pruning_agents.baselines.sampling import random_policy, random_policy_accuracies, random_search
 from pruning_agents.baselines.sensitivity import sensitivity_greedy
 from pruning_agents.baselines.uniform import uniform
 
 __all__ = [
-    "RULES",
     "beam_search",
     "best_of_rules",
     "cem",
@@ -29,7 +28,6 @@ __all__ = [
     "random_policy",
     "random_policy_accuracies",
     "random_search",
-    "rule_actions",
     "sensitivity_greedy",
     "uniform",
 ]

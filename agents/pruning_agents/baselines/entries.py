@@ -8,7 +8,8 @@ from typing import Protocol
 import gymnasium as gym
 
 from pruning_agents import baselines
-from pruning_agents.baselines.rules import RULES, best_of_rules, follow_rule
+from pruning_agents.baselines.rules import best_of_rules, follow_rule
+from pruning_agents.proposals.rules import RULES
 from pruning_agents.search.registry import AgentEntry
 from pruning_agents.search.result import Search, SearchResult
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from pruning_agents.baselines.rules import follow_rule, mean_scores, raw_scores, threshold
+from pruning_agents.baselines.rules import follow_rule
+from pruning_agents.proposals.rules import mean_scores, raw_scores, threshold
 from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
-from pruning_agents.baselines.curves import MAX_PROBES, accuracy_curves
-from pruning_agents.baselines.order import cheapest_first, order_action
+from pruning_agents.proposals.curves import MAX_PROBES, accuracy_curves
+from pruning_agents.proposals.order import cheapest_first, order_action
 from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 

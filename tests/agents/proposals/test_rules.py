@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from pruning_agents import agent_names, get_agent
-from pruning_agents.baselines import RULES, best_of_rules, follow_rule, rule_actions
-from pruning_agents.baselines.order import (
+from pruning_agents.baselines import best_of_rules, follow_rule
+from pruning_agents.proposals.order import (
     cheapest_first,
     costs_of_scores,
     lowest_first,
     order_action,
 )
-from pruning_agents.baselines.rules import lamp_scores
+from pruning_agents.proposals.rules import RULES, lamp_scores, rule_actions
 from pruning_agents.search.rollout import finish
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.tabular.env import CNNPruneTabularEnv

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning_agents.rl_pruner.distribution import to_action
+from pruning_agents.search.distribution import to_action
 from pruning_agents.search.rollout import approach
 from pruning_env.process.actions import DistributionAction
 from pruning_env.process.dynamics import PruningDynamics
