@@ -16,6 +16,7 @@ ROOMS = {
     "pruning_env": ("graph", "tasks", "evaluation", "process", "envs", "tabular", "wrappers"),
     "agents/pruning_agents": (
         "search",
+        "proposals",
         "ppo_lagrangian",
         "stock",
         "rl_pruner",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pruning_agents.baselines.cem import cem
     from pruning_agents.baselines.hill_climbing import hill_climbing
     from pruning_agents.baselines.ranking import global_l1, global_taylor
+    from pruning_agents.baselines.rules import best_of_rules
     from pruning_agents.baselines.sampling import random_policy, random_search
     from pruning_agents.baselines.sensitivity import sensitivity_greedy
     from pruning_agents.baselines.uniform import uniform
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from pruning_agents.ppo_lagrangian.algorithm import PPOLagrangian
     from pruning_agents.ppo_lagrangian.projection import projected_end
     from pruning_agents.rl_pruner.algorithm import RLPruner
-    from pruning_agents.rl_pruner.distribution import perturb
     from pruning_agents.rl_pruner.distribution_policy import DistributionPolicy
     from pruning_agents.rl_pruner.groupwise_policy import GroupwisePolicy
     from pruning_agents.search.budgeted_search import BudgetedSearch
+    from pruning_agents.search.distribution import perturb
     from pruning_agents.search.recording import EvaluationsSpent, IncumbentRecorder
     from pruning_agents.search.registry import AgentEntry, agent_names, get_agent, register_agent
     from pruning_agents.search.result import Search, SearchResult
@@ -57,6 +58,7 @@ __all__ = [
     "StopAtEvaluations",
     "agent_names",
     "beam_search",
+    "best_of_rules",
     "bootstrap",
     "cem",
     "get_agent",
@@ -97,6 +99,7 @@ _HOMES = {
     "StopAtEvaluations": "search.training",
     "agent_names": "search.registry",
     "beam_search": "baselines.beam",
+    "best_of_rules": "baselines.rules",
     "bootstrap": "comparison.statistics",
     "cem": "baselines.cem",
     "get_agent": "search.registry",
@@ -105,7 +108,7 @@ _HOMES = {
     "hill_climbing": "baselines.hill_climbing",
     "interquartile_mean": "comparison.statistics",
     "paired_difference": "comparison.statistics",
-    "perturb": "rl_pruner.distribution",
+    "perturb": "search.distribution",
     "probability_of_improvement": "comparison.statistics",
     "projected_end": "ppo_lagrangian.projection",
     "provenance": "search.rows",

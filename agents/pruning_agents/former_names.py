@@ -28,7 +28,7 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "agents.cost_collector": "pruning_agents.ppo_lagrangian.cost_collector",
         "agents.cost_critic": "pruning_agents.ppo_lagrangian.cost_critic",
         "agents.delivery": "pruning_agents.cli.delivery",
-        "agents.distribution": "pruning_agents.rl_pruner.distribution",
+        "agents.distribution": "pruning_agents.search.distribution",
         "agents.distribution_policy": "pruning_agents.rl_pruner.distribution_policy",
         "agents.environment_options": "pruning_agents.cli.options",
         "agents.generators": "pruning_agents.search.rng_state",

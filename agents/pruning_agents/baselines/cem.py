@@ -8,6 +8,8 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
+from pruning_agents.baselines.beginning import best_start
+from pruning_agents.proposals.start import check_warm_start
 from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
 
@@ -22,6 +24,7 @@ def cem(
     smoothing: float = 0.7,
     initial_std: float = 0.5,
     minimum_std: float = 0.03,
+    warm_start: str = "rules",
     progress_bar: bool = False,
 ) -> SearchResult | None:
     """Fit a diagonal Gaussian over actions to the best of its samples, again and again.
@@ -29,8 +32,8 @@ def cem(
     The cross-entropy method for continuous optimisation (Kroese, Porotsky and Rubinstein 2006;
     Rubinstein and Kroese 2004, chapter 5). A candidate is an action drawn from N(mean, std²),
     clipped to the box and kept until the budget is met. After each population,
-    mean <- smoothing · (mean of the elite) + (1 - smoothing) · mean, and std likewise. The start is
-    the zero action, which is uniform pruning.
+    mean <- smoothing · (mean of the elite) + (1 - smoothing) · mean, and std likewise. The first
+    mean is the best of what `warm_start` has judged, or the zero action, which is uniform pruning.
 
     The elite is larger than the literature's tenth because populations are small here: a tenth of
     20 candidates has no standard deviation to speak of. `minimum_std` keeps it from stopping at the
@@ -48,6 +51,7 @@ def cem(
         smoothing: in (0, 1], weight of the new estimate.
         initial_std: first standard deviation of each logit, above 0; the box is 2 wide.
         minimum_std: smallest standard deviation, at least 0.
+        warm_start: what is judged first: "none", "uniform", or what the "rules" of thumb propose.
         progress_bar: whether to show the evaluations spent on the standard error stream.
 
     Returns:
@@ -65,10 +69,11 @@ def cem(
         raise ValueError(f"initial_std={initial_std} must be above 0")
     if not minimum_std >= 0.0:
         raise ValueError(f"minimum_std={minimum_std} must be at least 0")
+    check_warm_start(warm_start)
     rng = np.random.default_rng(seed)
     elites = max(2, round(elite_fraction * population))
     with BudgetedSearch("cem", env, evaluations, progress_bar) as search:
-        mean = np.zeros(search.groups)
+        mean = best_start(search, warm_start)
         std = np.full(search.groups, initial_std)
         while search.left:
             noise = rng.standard_normal((population, search.groups))

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from pruning_agents.proposals.start import check_warm_start, start_actions
 from pruning_agents.rl_pruner.candidates import Candidate, best_alone, rank_weighted, remember
-from pruning_agents.rl_pruner.distribution import NOISE_KINDS
 from pruning_agents.rl_pruner.distribution_policy import (
     DEFAULT_NOISE_STD,
     DistributionPolicy,
@@ -27,8 +28,10 @@ from pruning_agents.rl_pruner.groupwise_policy import GroupwisePolicy
 from pruning_agents.rl_pruner.lookahead import Lookahead, look_ahead
 from pruning_agents.rl_pruner.published import published, published_env
 from pruning_agents.rl_pruner.transition_search import TransitionSearch
+from pruning_agents.search.distribution import NOISE_KINDS
 from pruning_agents.search.ranges import check_counts, check_range
 from pruning_agents.search.result import IncumbentTracker
+from pruning_env.process.allocation import distribution
 from pruning_env.process.dynamics import PruningState
 
 _UPDATES = {"elite": rank_weighted, "best": best_alone}
@@ -59,7 +62,8 @@ class RLPruner(TransitionSearch):
     noise that narrows as it agrees.
 
     p is kept from step to step and from episode to episode, and starts width-proportional (the
-    zero action: the same fraction of every group).
+    zero action: the same fraction of every group). What `warm_start` says is judged before the
+    first noisy copy, and p goes to the best of it.
 
     What is counted. `num_timesteps` counts transitions, each of which costs one evaluation unless
     it was seen before: every candidate, and every commit (which with `lookahead=1` repeats a
@@ -88,7 +92,7 @@ class RLPruner(TransitionSearch):
             first. Spec: depth 1; costs grow as samples_per_epoch to that power.
         discount: γ of a deeper look. Spec: 0.9.
         noise: "adaptive" or "multiplicative" (both in log space), or the published "absolute"; see
-            `pruning_agents.rl_pruner.distribution.perturb`.
+            `pruning_agents.search.distribution.perturb`.
         noise_std: scale of the noise; None takes 1.2 for adaptive noise, which starts there, 1.0
             for multiplicative and the published 0.04 ("variance") for absolute noise.
         minimum_std: smallest scale of adaptive noise, above 0.
@@ -103,6 +107,9 @@ class RLPruner(TransitionSearch):
         clip: largest relative change of a share in one update, None for any. Spec: the "PPO" clip,
             0.25.
         buffer_size: slots of the replay buffer. Spec: 10.
+        warm_start: what is judged first, and p starts at the best of: "none", so that noisy copies
+            of the width-proportional p come first; "uniform", that p itself; or "rules", what the
+            rules of thumb propose, of which that is one. Spec: none.
         epsilon: first probability of committing a random buffer member. Spec: 0.4.
         epsilon_fraction: part of training after which it is 0. Spec: the first 10 % of steps.
         reset_below: p is reset, and the pruning step searched once more, where the accuracy of its
@@ -149,6 +156,7 @@ class RLPruner(TransitionSearch):
         update: str = "elite",
         clip: float | None = None,
         buffer_size: int = 10,
+        warm_start: str = "rules",
         epsilon: float = 0.4,
         epsilon_fraction: float = 0.1,
         reset_below: float | None = None,
@@ -164,6 +172,7 @@ class RLPruner(TransitionSearch):
             raise ValueError(f"noise={noise!r} is not known; allowed: {', '.join(NOISE_KINDS)}")
         if update not in _UPDATES:
             raise ValueError(f"update={update!r} is not known; allowed: {', '.join(_UPDATES)}")
+        check_warm_start(warm_start)
         std = DEFAULT_NOISE_STD[noise] if noise_std is None else noise_std
         check_counts(
             samples_per_epoch=samples_per_epoch,
@@ -205,6 +214,7 @@ class RLPruner(TransitionSearch):
         self.update = update
         self.clip = clip
         self.buffer_size = buffer_size
+        self.warm_start = warm_start
         self.epsilon = epsilon
         self.epsilon_fraction = epsilon_fraction
         self.reset_below = reset_below
@@ -284,13 +294,23 @@ class RLPruner(TransitionSearch):
             if room == 0 or idle == self.patience:
                 break
             before = self._tried
-            kept = None if buffer or self.lookahead is not None else self._kept
-            candidates = self._judge(state, min(self.samples_per_epoch, room), room, kept)
+            start = self._start()
+            if start:
+                candidates = self._judge(state, start[:room], room)
+            else:
+                kept = None if buffer or self.lookahead is not None else self._kept
+                drawn = self._draw(min(self.samples_per_epoch, room), kept)
+                candidates = self._judge(state, drawn, room)
             for candidate in candidates:
                 buffer = remember(buffer, candidate, self.buffer_size)
             for q in self._judged:
                 if not self._count([q], [False], [{}], total_timesteps, callback):
                     return []
+            if start:
+                buffer = buffer[:1]  # a mean of rules that disagree is none of them
+                self.policy.begin(self._observation, buffer[0].probabilities)
+                step_best = buffer[0].q
+                continue
             improved = buffer[0].q > step_best
             step_best = buffer[0].q
             idle = idle + 1 if self._evaluations == before[0] else 0
@@ -299,10 +319,18 @@ class RLPruner(TransitionSearch):
                 self._follow(buffer)
         return buffer
 
-    def _judge(
-        self, state: PruningState, count: int, room: int, kept: Candidate | None
-    ) -> list[Candidate]:
-        """Draw candidates, `count` with `kept`, and judge them; nothing in the environment moves.
+    def _start(self) -> list[NDArray[np.float64]]:
+        """The distributions that a search begins with; none once anything was judged."""
+        if self._visits:
+            return []
+        kind = self._read_env()
+        return [
+            distribution(action, kind.sizes, kind.logit_scale)
+            for action in start_actions(self._dynamics, self.warm_start)
+        ]
+
+    def _draw(self, count: int, kept: Candidate | None) -> list[NDArray[np.float64]]:
+        """Noisy copies, `count` of them with `kept`.
 
         `kept` is the last commit, whose outcome at the end of the episode is known: with it among
         the candidates, a commit never leads to less than the one before it has promised.
@@ -311,11 +339,17 @@ class RLPruner(TransitionSearch):
         drawn = [] if kept is None or count == 1 else [kept.probabilities]
         while len(drawn) < count:
             drawn.append(self.policy.sample(self._observation, self.rng))
+        return drawn
+
+    def _judge(
+        self, state: PruningState, drawn: list[NDArray[np.float64]], room: int
+    ) -> list[Candidate]:
+        """Judge distributions as candidates; nothing in the environment moves."""
         actions = [self._to_action(probabilities) for probabilities in drawn]
         before = self._evaluations_of_env()
         values, transitions = look_ahead(
             self._dynamics,
-            [state] * count,
+            [state] * len(drawn),
             actions,
             Lookahead(self.lookahead, self.depth, self.discount, self.samples_per_epoch),
             lambda: self._to_action(self.policy.sample(self._observation, self.rng)),

@@ -18,7 +18,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
 from pruning_agents.rl_pruner.candidates import Elite
-from pruning_agents.rl_pruner.distribution import (
+from pruning_agents.search.distribution import (
     from_logits,
     normalise,
     perturb,
@@ -102,6 +102,15 @@ class PruningPolicy(BasePolicy):
             step_size: in [0, 1], how far.
             clip: largest relative change of a share; None for any. A policy may not need it.
         """
+
+    def begin(self, observation: NDArray[np.float32], probabilities: NDArray[np.float64]) -> None:
+        """Go to a distribution (L,) that a search is to begin around; its noise stays.
+
+        Args:
+            observation: of the state in which it was judged.
+            probabilities: where to go.
+        """
+        self.follow(observation, Elite(probabilities[None], np.ones(1)), 1.0, None)
 
     @abstractmethod
     def widen(self, least: float) -> None:

@@ -19,13 +19,13 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from pruning_agents.rl_pruner.candidates import Elite
-from pruning_agents.rl_pruner.distribution import (
+from pruning_agents.rl_pruner.distribution_policy import PruningPolicy
+from pruning_agents.search.distribution import (
     from_logits,
     perturb,
     to_logits,
     width_proportional,
 )
-from pruning_agents.rl_pruner.distribution_policy import PruningPolicy
 from pruning_agents.stock.groupwise import GroupEncoder
 from pruning_env.process.observations import GROUP_FEATURES
 
@@ -203,6 +203,13 @@ class GroupwisePolicy(PruningPolicy):
         self._keep(observation, target)
         self._fit()
 
+    def begin(self, observation: NDArray[np.float32], probabilities: NDArray[np.float64]) -> None:
+        """Fit the network closely to a distribution (L,); its noise stays."""
+        scales = np.broadcast_to(self.spread(observation), self.sizes.shape)
+        target = np.stack([to_logits(probabilities, self.sizes), np.log(scales)], axis=1)
+        self._keep(observation, target)
+        self._fit(_IMITATION_STEPS, decay=True)
+
     def _keep(self, observation: NDArray[np.float32], target: NDArray[np.float64]) -> None:
         """Remember the target of a state in the place of its last one, or of the oldest state's."""
         seen = torch.as_tensor(observation, dtype=torch.float32, device=self.device)
@@ -216,10 +223,11 @@ class GroupwisePolicy(PruningPolicy):
         self.observations[slot] = seen
         self.targets[slot] = torch.as_tensor(target, dtype=torch.float32, device=self.device)
 
-    def _fit(self) -> None:
+    def _fit(self, steps: int | None = None, decay: bool = False) -> None:
         count = min(int(self.used), len(self.targets))
         observations, targets = self.observations[:count], self.targets[:count]
-        _regress(self.network, observations, targets, self.gradient_steps, self.learning_rate)
+        steps = self.gradient_steps if steps is None else steps
+        _regress(self.network, observations, targets, steps, self.learning_rate, decay)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **self.settings}

@@ -107,6 +107,7 @@ def published() -> dict[str, Any]:
         "update": "best",
         "clip": 0.25,
         "buffer_size": 10,
+        "warm_start": "none",
         "epsilon": 0.4,
         "epsilon_fraction": 0.1,
         "reset_below": 0.1,

@@ -17,8 +17,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from pruning_agents.rl_pruner.distribution import to_action
 from pruning_agents.rl_pruner.distribution_policy import PruningPolicy
+from pruning_agents.search.distribution import to_action
 from pruning_agents.search.result import IncumbentTracker, SearchResult
 from pruning_agents.search.rollout import approach
 from pruning_agents.search.rollout_logs import dump_rollout_logs

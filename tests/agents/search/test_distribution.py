@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pruning_agents.rl_pruner.distribution import (
+from pruning_agents.search.distribution import (
     FLOOR,
     normalise,
     perturb,
