@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.reproduce.published import AMC, CONSTRAINED_RL, RL_PRUNER, Published
 from benchmarks.smoke import SMOKE_PREFIX, smoke_task
 from pruning_agents.search.registry import get_agent
+from pruning_env.evaluation.recovery.training import TrainingRecipe
 
 __all__ = ["TABLES", "Cell", "Recovery", "plan", "smoke_cells"]
 
@@ -41,6 +42,9 @@ class Recovery:
         batch_size: Images per step.
         warmup_epochs: Epochs in which the rate rises.
         images: Of search-train, evenly spaced; None for all.
+        precision: "bfloat16" by autocast, or "float32".
+        label_smoothing: See `TrainingRecipe`.
+        ema: See `TrainingRecipe`.
     """
 
     epochs: int = 150
@@ -48,6 +52,22 @@ class Recovery:
     batch_size: int = 256
     warmup_epochs: int = 2
     images: int | None = None
+    precision: str = "bfloat16"
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+
+    def recipe(self, seed: int) -> TrainingRecipe:
+        """The same in the terms of the training loop."""
+        return TrainingRecipe(
+            seed=seed,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.lr,
+            warmup=self.warmup_epochs / self.epochs,
+            precision=self.precision,
+            label_smoothing=self.label_smoothing,
+            ema=self.ema,
+        )
 
 
 @dataclass(frozen=True)

@@ -110,27 +110,41 @@ def test_rows_survive_the_file_and_equal_cells_are_not_run_again(done, tmp_path,
         read_rows(tmp_path / "cpu.jsonl")
 
 
-def test_recovery_keeps_the_epoch_that_search_val_prefers():
-    """The judge is told what to say, so that the choice is known."""
-    splits = load_digits8()
-    task = get_task("digits-resnet8")
-    model, teacher = task.model(), task.model()
-    seen: list[dict[str, torch.Tensor]] = []
-    answers = [Metrics(0.5, 1.0), Metrics(0.7, 1.0), Metrics(0.7, 0.9), Metrics(0.7, 0.9)]
-
-    def judge(network):
-        assert not network.training
-        seen.append({name: t.clone() for name, t in network.state_dict().items()})
-        return answers[len(seen) - 1]
-
+def test_recovery_goes_on_from_its_last_epoch(tmp_path):
+    splits, task = load_digits8(), get_task("digits-resnet8")
+    teacher, path = task.model(), tmp_path / "checkpoint"
     settings = Recovery(epochs=3, lr=0.01, batch_size=50, warmup_epochs=0, images=100)
-    kept = recover(model, teacher, splits, settings, judge, seed=0)
-    assert (kept.before, kept.epoch, len(seen)) == (answers[0], 2, 4)
-    assert all(torch.equal(t, seen[2][name]) for name, t in model.state_dict().items())
+    seen: list[int] = []
+
+    class Stopped(Exception):
+        pass
+
+    def judge(network, stop_at=None):
+        seen.append(len(seen))
+        if len(seen) == stop_at:
+            raise Stopped
+        return Metrics(0.5, 1 / len(seen))  # later is better
+
+    whole = task.model()
+    assert recover(whole, teacher, splits, settings, judge, seed=0).epoch == 3
     seen.clear()
-    answers[0] = Metrics(0.9, 1.0)
-    assert recover(model, teacher, splits, settings, judge, seed=0).epoch == 0
-    assert all(torch.equal(t, seen[0][name]) for name, t in model.state_dict().items())
+    with pytest.raises(Stopped):
+        recover(
+            task.model(),
+            teacher,
+            splits,
+            settings,
+            lambda network: judge(network, 4),
+            seed=0,
+            checkpoint=path,
+        )
+    assert path.is_file()
+    model = task.model()
+    kept = recover(model, teacher, splits, settings, judge, seed=0, checkpoint=path)
+    assert kept.epoch == 3 and len(seen) == 5  # one epoch was left
+    assert not path.exists()
+    pairs = zip(whole.state_dict().values(), model.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_rounding_leaves_vectors_and_what_half_precision_holds():
