@@ -192,3 +192,11 @@ def test_processes_have_disjoint_shares_of_a_batch_of_equal_size():
 def test_wrong_settings_are_named(setting, message):
     with pytest.raises(ValueError, match=message):
         TrainingRecipe(**setting)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    splits, path = digits(100), tmp_path / "checkpoint"
+    train_epochs(network(), splits, RECIPE, checkpoints=Checkpoints(path, source="one"))
+    with pytest.raises(ValueError, match="of the training of another network"):
+        again = Checkpoints(path, resume=True, source="two")
+        train_epochs(network(), splits, RECIPE, checkpoints=again)

@@ -87,11 +87,14 @@ class Checkpoints:
         path: The file.
         every: Epochs between two of them, at least 1.
         resume: Go on from the file if it is there.
+        source: Names what is trained, such as a hash of the weights that it starts from; a
+            checkpoint of another source is refused.
     """
 
     path: Path
     every: int = 10
     resume: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -344,6 +347,7 @@ class _Keeper:
     ) -> None:
         self._checkpoints = checkpoints
         self._recipe = dataclasses.asdict(recipe)
+        self._source = "" if checkpoints is None else checkpoints.source
         self._parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
         if average is not None:
             self._parts["average"] = average
@@ -363,7 +367,8 @@ class _Keeper:
             atomic_path(self._checkpoints.path) as temporary,
             temporary.open("wb") as file,
         ):
-            torch.save({**state, "epochs": epochs, "recipe": self._recipe}, file)
+            about = {"epochs": epochs, "recipe": self._recipe, "source": self._source}
+            torch.save({**state, **about}, file)
 
     def load(self) -> int:
         """Epochs that were made; 0 where there is no file, or none is asked for."""
@@ -380,6 +385,10 @@ class _Keeper:
             raise ValueError(
                 f"resume: {path} was made with {there}, not with {here}; give the same "
                 "settings, or leave --resume out"
+            )
+        if stored["source"] != self._source:
+            raise ValueError(
+                f"resume: {path} is of the training of another network; leave --resume out"
             )
         for name, part in self._parts.items():
             part.load_state_dict(stored[name])
