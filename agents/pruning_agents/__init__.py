@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pruning_agents.baselines.cem import cem
     from pruning_agents.baselines.hill_climbing import hill_climbing
     from pruning_agents.baselines.ranking import global_l1, global_taylor
+    from pruning_agents.baselines.rules import best_of_rules
     from pruning_agents.baselines.sampling import random_policy, random_search
     from pruning_agents.baselines.sensitivity import sensitivity_greedy
     from pruning_agents.baselines.uniform import uniform
@@ -57,6 +58,7 @@ __all__ = [
     "StopAtEvaluations",
     "agent_names",
     "beam_search",
+    "best_of_rules",
     "bootstrap",
     "cem",
     "get_agent",
@@ -97,6 +99,7 @@ _HOMES = {
     "StopAtEvaluations": "search.training",
     "agent_names": "search.registry",
     "beam_search": "baselines.beam",
+    "best_of_rules": "baselines.rules",
     "bootstrap": "comparison.statistics",
     "cem": "baselines.cem",
     "get_agent": "search.registry",

@@ -28,6 +28,7 @@ from pruning_env.evaluation.precision import PRECISIONS
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
 from pruning_env.evaluation.recovery.finetuning import FineTuning
 from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.graph.restriction import Groups, check_groups, chosen_groups
 from pruning_env.process.actions import action_names, make_action
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.constraints import make_constraint
@@ -238,6 +239,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
     | `max_steps`         | int   | `None`              | at least 1; `None`: no such end       |
     | `round_to`          | int   | `1`                 | widths stay dense or a multiple of it |
+    | `groups`            | str   | `"all"`             | `all`, `inner`, a list of patterns    |
     | `reward`            | str   | `"accuracy_change"` | see Rewards                           |
     | `reward_arguments`  | dict  | `None`              | numbers by name; `None`: the defaults |
     | `reward_scale`      | float | `1.0`               | above 0                               |
@@ -267,6 +269,12 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     Likewise `recovery_images` and `importance_images` are taken from search-train: the former by
     `bn` and `reconstruct`, at every evaluation, the latter by the ranking, once, and by the
     sensitivity.
+
+    `groups` says which groups there are to prune; the others keep their width, and actions and
+    observations are without them, while budgets count the whole network. `inner` are those that no
+    sum couples, in a ResNet the first layers of each block. A list of patterns such as
+    `["layer3.*", "!*.conv2"]` takes the groups with a layer whose name matches one (`fnmatch`; all,
+    where there is none), without those with a layer that matches one behind `!`.
 
     Several budgets must all be met. Their names are `params`, `macs`, `filters`, `latency` and
     those of registered functions of the pruned model. `filters` is the share of removable filters
@@ -344,6 +352,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         channels_per_step: float = 0.05,
         max_steps: int | None = None,
         round_to: int = 1,
+        groups: Groups = "all",
         reward: str = "accuracy_change",
         reward_arguments: Mapping[str, float] | None = None,
         reward_scale: float = 1.0,
@@ -368,6 +377,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         check_choice("task", task, task_names())
         budgets = parse_budget(budget)
         check_choice("action", action, action_names())
+        check_groups(groups)
         check_choice("observation", observation, observation_names())
         reward_function = get_reward(reward, reward_arguments)
         check_choice("importance", importance, importance_kinds())
@@ -386,7 +396,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
         chosen = get_task(task)
         model = chosen.model(weights, data_root)
-        self.graph = ChannelGraph.trace(model, chosen.example_input())
+        traced = ChannelGraph.trace(model, chosen.example_input())
+        self.graph = traced.restrict(chosen_groups(traced, groups))
         splits = chosen.load_data(data_root)
         if val_images is not None:
             few = splits.search_val.evenly_spaced(val_images)
@@ -442,6 +453,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "channels_per_step": channels_per_step,
             "max_steps": max_steps,
             "round_to": round_to,
+            "groups": groups if isinstance(groups, str) else list(groups),
             "reward": reward,
             "reward_arguments": None if reward_arguments is None else dict(reward_arguments),
             "reward_scale": reward_scale,

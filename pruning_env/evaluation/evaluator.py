@@ -374,6 +374,22 @@ class Evaluator:
                 kind, self.graph, self._model, images=images, labels=labels, rng=rng
             )
 
+    def rehearse_many(self, keeps: Sequence[ArrayLike] | NDArray[np.bool_]) -> list[Metrics]:
+        """Judge many keep masks, each (C,) bool, on the `importance_images` of search-train.
+
+        For heuristics that look at many networks before they propose one. No evaluation, since
+        search-val stays unseen, although it takes as long; nothing is remembered.
+
+        Raises:
+            ValueError: One of the masks has another dtype or shape, or leaves a group without
+                channels, or recovery trains.
+        """
+        if self.trains:
+            raise ValueError(
+                f"recovery={self.recovery!r} trains each network; rehearse with another"
+            )
+        return self.execution.measure_masks([self._valid(keep) for keep in keeps], *self._evidence)
+
     def sensitivity(self, keep: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
         """How much the channels matter in a pruned network: one Taylor pass over it.
 

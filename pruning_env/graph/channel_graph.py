@@ -7,7 +7,7 @@ a layer or a coupled layer. Nothing here knows of data, accuracy or reinforcemen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,16 @@ from torch import nn
 
 from pruning_env.graph import explain, surgery
 from pruning_env.graph.layers import Layers, matching, tensors_of
-from pruning_env.graph.structure import ChannelGroup, ChannelStructure, Counts, Keep, Slot
+from pruning_env.graph.restriction import restricted_facts
+from pruning_env.graph.structure import (
+    ChannelGroup,
+    ChannelStructure,
+    Counts,
+    Facts,
+    Indices,
+    Keep,
+    Slot,
+)
 
 __all__ = ["ChannelGraph", "ChannelGroup", "Counts", "Keep", "Slot"]
 
@@ -42,7 +51,13 @@ class ChannelGraph(ChannelStructure):
         num_channels: C, the length of a keep mask.
         sizes: `(L,)` int64, channels per group.
         group_index: `(C,)` int64, the group of each channel.
+        whole: The graph of all removable channels of the model: this one, unless it is restricted.
     """
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        self.whole: ChannelGraph = self
+        self._of_whole: Indices = np.arange(self.num_channels)
 
     @classmethod
     def trace(
@@ -105,6 +120,33 @@ class ChannelGraph(ChannelStructure):
             ],
             np.int64,
         )
+
+    def restrict(self, indices: Sequence[int] | Counts) -> ChannelGraph:
+        """The graph of the same model, of which only these groups may lose channels.
+
+        Masks are shorter; what they cost is still that of the whole model.
+
+        Args:
+            indices: Of groups, each once, such as `select` gives.
+
+        Raises:
+            ValueError: An index is of no group.
+        """
+        chosen = np.unique(np.asarray(indices, np.int64))
+        if chosen.size and not 0 <= chosen[0] <= chosen[-1] < len(self.groups):
+            raise ValueError(
+                f"indices={chosen.tolist()} must lie in [0, {len(self.groups)}), one per group"
+            )
+        facts, channels = restricted_facts(self.facts, chosen)
+        graph = ChannelGraph(facts)
+        graph.whole, graph._of_whole = self.whole, self._of_whole[channels]
+        return graph
+
+    def whole_keep(self, keep: Keep) -> Keep:
+        """The mask of `whole` that means what `keep` `(C,)` means here."""
+        mask = self.whole.full()
+        mask[self._of_whole] = self.valid(keep)
+        return mask
 
     # Surgery
 

@@ -44,6 +44,7 @@ def facts_from_json(value: Mapping[str, Any]) -> Facts:
                         **each,
                         "layers": tuple(each["layers"]),
                         "consumers": tuple(each["consumers"]),
+                        "summed": each.get("summed", _shared(each, value["slots"])),
                     }
                 )
                 for each in value["groups"]
@@ -70,6 +71,20 @@ def facts_from_json(value: Mapping[str, Any]) -> Facts:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"facts: not those of a channel graph: {error!r}") from error
+
+
+def _shared(group: Mapping[str, Any], slots: list[dict[str, Any]]) -> bool:
+    """Whether several layers make a group's channels: for files that say nothing of sums.
+
+    Those are of networks in which nothing but sums makes layers share channels.
+    """
+    channels = range(group["start"], group["start"] + group["size"])
+    makers = {
+        slot["tensor"].rpartition(".")[0]
+        for slot in slots
+        if slot["role"] == "out" and not set(channels).isdisjoint(slot["channels"])
+    }
+    return len(makers) > 1
 
 
 def _adapters(values: list[dict[str, Any]]) -> tuple[Adapter, ...]:

@@ -47,6 +47,8 @@ class ChannelGroup:
         kernel: Largest spatial extent of the first producer's kernel (1 for linear layers).
         stride: Its largest stride.
         depth: Position of the first producer in execution order, counted over all producers.
+        summed: Whether the model adds up what several layers make of the channels, as it does where
+            residual blocks meet.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ChannelGroup:
     kernel: int
     stride: int
     depth: int
+    summed: bool = False
 
 
 @dataclass(frozen=True)

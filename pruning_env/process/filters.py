@@ -34,5 +34,10 @@ def filters_per_channel(graph: ChannelGraph) -> NDArray[np.int64]:
 
 
 def filters_at(graph: ChannelGraph, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(...) removable filters and neurons that are left with channel counts (..., L)."""
-    return np.asarray(counts @ filters_per_channel(graph), np.int64)
+    """(...) removable filters and neurons that are left with channel counts (..., L).
+
+    Of the whole model, also where only some of its groups may lose channels.
+    """
+    each, whole = filters_per_channel(graph), graph.whole
+    elsewhere = filters_per_channel(whole) @ whole.sizes - each @ graph.sizes
+    return np.asarray(counts @ each + elsewhere, np.int64)

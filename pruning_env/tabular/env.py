@@ -15,6 +15,7 @@ import numpy as np
 from pruning_env.arguments import check_choice
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.graph.restriction import Groups, check_groups, chosen_groups
 from pruning_env.process.actions import make_action
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.dynamics import PruningDynamics
@@ -81,6 +82,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | `logit_scale`       | float | `3.0`               | above 0                               |
     | `channels_per_step` | float | `0.05`              | in (0, 1], of all channels            |
     | `max_steps`         | int   | `None`              | at least 1; `None`: no such end       |
+    | `groups`            | str   | `"all"`             | as in `CNNPrune-v0`                   |
     | `reward`            | str   | `"accuracy_change"` | as in `CNNPrune-v0`                   |
     | `reward_arguments`  | dict  | `None`              | as in `CNNPrune-v0`                   |
     | `reward_scale`      | float | `1.0`               | above 0                               |
@@ -122,6 +124,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         logit_scale: float = 3.0,
         channels_per_step: float = 0.05,
         max_steps: int | None = None,
+        groups: Groups = "all",
         reward: str = "accuracy_change",
         reward_arguments: Mapping[str, float] | None = None,
         reward_scale: float = 1.0,
@@ -137,6 +140,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         for known in budgets:
             check_choice("budget key", known.name, BUDGETS)
         check_choice("action", action, ACTIONS)
+        check_groups(groups)
         check_choice("observation", observation, ("flat",))
         reward_function = get_reward(reward, reward_arguments)
         if sensitivity_every is not None:
@@ -147,7 +151,10 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         check_choice("recovery", recovery, RECOVERIES)
 
         table = load_table()
-        self.graph = _graph_of(table)
+        whole = _graph_of(table)
+        chosen = chosen_groups(whole, groups)
+        self.graph = whole.restrict(chosen)
+        table = table.restrict(chosen, self.graph)
         evaluator = TableEvaluator(table, self.graph, recovery)
         self.table: Table = evaluator.table  # without the test columns, which are sealed
         self._ledger = evaluator.ledger
@@ -187,6 +194,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             "logit_scale": logit_scale,
             "channels_per_step": channels_per_step,
             "max_steps": max_steps,
+            "groups": groups if isinstance(groups, str) else list(groups),
             "reward": reward,
             "reward_arguments": None if reward_arguments is None else dict(reward_arguments),
             "reward_scale": reward_scale,

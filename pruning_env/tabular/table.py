@@ -130,6 +130,43 @@ class Table:
             },
         )
 
+    def restrict(self, indices: np.ndarray, graph: ChannelGraph) -> Table:
+        """The configurations in which only some groups are pruned, as a table of its own.
+
+        Args:
+            indices: (K,) rising indices of the groups.
+            graph: the network's, restricted to them.
+        """
+        # The others are at the end of their axes, where they are whole.
+        taken = tuple(slice(None) if group in indices else -1 for group in range(self.sizes.size))
+        places = np.arange(self.size).reshape(self.shape)[taken].ravel()
+        scores = self.scores[np.isin(np.repeat(np.arange(self.sizes.size), self.sizes), indices)]
+        restricted = dataclasses.replace(
+            self,
+            sizes=graph.sizes,
+            scores=scores,
+            params=self.params[places],
+            macs=self.macs[places],
+            results={
+                recovery: Results(*(getattr(results, column)[places] for column in _COLUMNS))
+                for recovery, results in self.results.items()
+            },
+            provenance={
+                **self.provenance,
+                "graph_fingerprint": graph.fingerprint,
+                "ranking_sha256": ranking_hash(graph.rank(scores)),
+            },
+            facts=graph.facts,
+        )
+        restricted.lock()
+        return restricted
+
+    def lock(self) -> None:
+        """Make the arrays read-only."""
+        columns = [getattr(each, name) for each in self.results.values() for name in _COLUMNS]
+        for array in (self.sizes, self.scores, self.params, self.macs, *columns):
+            array.setflags(write=False)
+
     def index(self, counts: Any) -> np.ndarray:
         """(...) int64 places of channel counts (..., L).
 
@@ -241,9 +278,8 @@ def load_table(path: str | os.PathLike[str] = SHIPPED) -> Table:
         about,
         None if facts is None else facts_from_json(facts),
     )
+    table.lock()
     columns = [getattr(table.results[r], column) for r in RECOVERIES for column in _COLUMNS]
-    for array in (table.sizes, table.scores, table.params, table.macs, *columns):
-        array.setflags(write=False)
     for array in (table.params, table.macs, *columns):
         if array.shape != (table.size,):
             raise ValueError(

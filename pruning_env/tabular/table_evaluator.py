@@ -163,6 +163,14 @@ class TableEvaluator:
             raise ValueError(f"kind={kind!r} is not allowed; the table was made with {made_with!r}")
         return self.table.scores.copy()
 
+    def rehearse_many(self, keeps: Sequence[ArrayLike] | NDArray[np.bool_]) -> list[Metrics]:
+        """There are no results on search-train.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("the table has results on search-val and test; make CNNPrune-v0 instead")
+
     def certify(self, keep: ArrayLike, weights: Weights | None = None) -> Metrics:
         """The test results of a keep mask, for final reports; each call is counted."""
         place = self._place(keep)

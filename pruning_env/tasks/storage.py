@@ -117,7 +117,8 @@ def save_pruned(
         path: The folder. Missing parents are made. An existing folder is replaced only when it is
             empty or was written by this function.
         model: The pruned network, trained further or not.
-        graph: Channel graph of the dense architecture.
+        graph: Channel graph of the dense architecture; of one that is restricted to some groups,
+            the whole is stored.
         keep: (C,) bool, the mask it was pruned with.
         architecture: What builds the dense architecture: a registered task, or "module:callable"
             where the callable takes no arguments and returns the module.
@@ -150,7 +151,7 @@ def save_pruned(
     if state.keys() != shapes.keys():
         odd = sorted(state.keys() ^ shapes.keys())
         raise ValueError(f"model has other tensors than architecture={architecture!r}: {odd[:5]}")
-    keep = np.asarray(keep)
+    graph, keep = graph.whole, graph.whole_keep(np.asarray(keep))
     _check_shapes(state, graph, keep)
     weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in _untied(state)})
     recipe = Recipe(

@@ -47,9 +47,12 @@ class PriceList:
         for keep in keeps:
             if keep.tobytes() not in self._known:
                 self.evaluations += 1
-                loss = float(self.prices @ (1 - self.graph.counts(keep) / self.graph.sizes))
-                self._known[keep.tobytes()] = Metrics(accuracy=1 - loss, loss=loss)
+                (self._known[keep.tobytes()],) = self.rehearse_many([keep])
         return [self._known[keep.tobytes()] for keep in keeps]
+
+    def rehearse_many(self, keeps: Sequence[np.ndarray]) -> list[Metrics]:
+        losses = [self.prices @ (1 - self.graph.counts(keep) / self.graph.sizes) for keep in keeps]
+        return [Metrics(accuracy=1 - float(loss), loss=float(loss)) for loss in losses]
 
     def recover_many(
         self, keeps: Sequence[np.ndarray], starts: Sequence[Weights | None]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import gymnasium as gym
 
 from pruning_agents import baselines
+from pruning_agents.baselines.rules import RULES, best_of_rules, follow_rule
 from pruning_agents.search.registry import AgentEntry
 from pruning_agents.search.result import Search, SearchResult
 
@@ -24,9 +26,8 @@ class BaselineFunction(Protocol):
 
 #: By name, and whether another seed can give another result.
 _BASELINES: dict[str, tuple[BaselineFunction, bool]] = {
-    "uniform": (baselines.uniform, False),
-    "global-l1": (baselines.global_l1, False),
-    "global-taylor": (baselines.global_taylor, False),
+    **{name: (partial(follow_rule, name), False) for name in RULES},
+    "best-of-rules": (best_of_rules, False),
     "sensitivity-greedy": (baselines.sensitivity_greedy, False),
     "random-policy": (baselines.random_policy, True),
     "random-search": (baselines.random_search, True),

@@ -1,21 +1,16 @@
 """One importance threshold for the whole network: how many channels of each group fall below it.
 
-The classical heuristic. It needs no search: the ranking says which counts to take, and one
-evaluation says what they are worth.
+The classical heuristic, for any importance. It needs no search: the ranking says which counts to
+take, and one evaluation says what they are worth. Rules of a fixed importance are in rules.py.
 """
 
 from __future__ import annotations
 
 import gymnasium as gym
-import numpy as np
-from numpy.typing import NDArray
 
-from pruning_agents.baselines.order import judge_order
+from pruning_agents.baselines.rules import follow_rule, mean_scores, raw_scores, threshold
 from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
-from pruning_env.evaluation.importance.scores import normalise
-from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.process.rounding import WidthUnits
 
 
 def global_ranking(
@@ -46,13 +41,10 @@ def global_ranking(
     Raises:
         ValueError: for an unknown importance, or another kind of action.
     """
+    measured = mean_scores if normalised else raw_scores
     with BudgetedSearch(agent, env, 1, progress_bar) as search:
-        dynamics = search.dynamics
-        # A fixed stream, as in the dynamics: "random" is one ranking, not one per seed.
-        scores = dynamics.evaluator.scores(importance, rng=np.random.default_rng(0))
-        if normalised:
-            scores = normalise(dynamics.graph, scores)
-        judge_order(search, _least_important_first(dynamics.graph, dynamics.units, scores))
+        scores = measured(search.dynamics, importance)
+        search.finish([threshold(search.dynamics, scores)])
         return search.result
 
 
@@ -64,8 +56,7 @@ def global_l1(
     Li et al. 2017 ("Pruning Filters for Efficient ConvNets") with the normalisation that a global
     threshold needs. Of `evaluations`, one is spent; `seed` is ignored. Result as `global_ranking`.
     """
-    del evaluations, seed
-    return global_ranking(env, "l1", normalised=True, agent="global-l1", progress_bar=progress_bar)
+    return follow_rule("global-l1", env, evaluations, seed, progress_bar=progress_bar)
 
 
 def global_taylor(
@@ -77,24 +68,4 @@ def global_taylor(
     are compared across layers as they are. Of `evaluations`, one is spent; `seed` is ignored.
     Result as `global_ranking`.
     """
-    del evaluations, seed
-    return global_ranking(
-        env, "taylor", normalised=False, agent="global-taylor", progress_bar=progress_bar
-    )
-
-
-def _least_important_first(
-    graph: ChannelGraph, units: WidthUnits, scores: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """(U,) the group of each unit that can go, the unit with the lowest mean score first.
-
-    Channels of a group form units from the least important one on; a partial unit goes first.
-    """
-    groups: list[int] = []
-    means: list[float] = []
-    for group, (size, left) in enumerate(zip(graph.sizes, units.left(graph.sizes), strict=True)):
-        ascending = np.sort(scores[graph.group_index == group])
-        for end in size - units.round_to * np.arange(left, 0, -1):
-            groups.append(group)
-            means.append(float(ascending[max(0, end - units.round_to) : end].mean()))
-    return np.array(groups, dtype=np.int64)[np.argsort(means, kind="stable")]
+    return follow_rule("global-taylor", env, evaluations, seed, progress_bar=progress_bar)

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
-from pruning_agents.baselines.order import judge_order
+from pruning_agents.baselines.curves import MAX_PROBES, accuracy_curves
+from pruning_agents.baselines.order import cheapest_first, order_action
 from pruning_agents.search.budgeted_search import BudgetedSearch
 from pruning_agents.search.result import SearchResult
-from pruning_env.process.dynamics import PruningDynamics
-
-#: Probes per group at most; a finer curve only follows the noise of a finite search-val.
-MAX_PROBES = 8
 
 
 def sensitivity_greedy(
@@ -50,66 +46,6 @@ def sensitivity_greedy(
     del seed
     with BudgetedSearch("sensitivity-greedy", env, evaluations, progress_bar) as search:
         probes = min(MAX_PROBES, (evaluations - 1) // search.groups)
-        losses = _loss_curves(search.dynamics, probes)
-        judge_order(search, _cheapest_first(search.dynamics, losses))
+        costs = [np.diff(curve) for curve in accuracy_curves(search.dynamics, probes)]
+        search.finish([order_action(search.dynamics, cheapest_first(search.dynamics, costs))])
         return search.result
-
-
-def _loss_curves(dynamics: PruningDynamics, probes: int) -> list[NDArray[np.float64]]:
-    """For each group, (units + 1,) accuracy lost when it alone has given 0, 1, ... units."""
-    graph, units = dynamics.graph, dynamics.units
-    left = units.left(graph.sizes)
-    if probes == 0:
-        return [np.linspace(0.0, 1.0, count + 1) for count in left]
-    given = [
-        np.unique(np.linspace(0, count, probes + 1).round().astype(np.int64)) for count in left
-    ]
-    masks = []
-    for group, points in enumerate(given):
-        for point in points[1:]:
-            taken = np.where(np.arange(left.size) == group, point, 0)
-            masks.append(graph.keep_top(dynamics.rank, units.take(graph.sizes, taken)))
-    judged = iter(dynamics.evaluator.evaluate_many(masks))
-    dense = dynamics.evaluator.dense.accuracy
-    curves = []
-    for count, points in zip(left, given, strict=True):
-        lost = [0.0] + [dense - next(judged).accuracy for _ in points[1:]]
-        curves.append(np.interp(np.arange(count + 1), points, np.maximum.accumulate(lost)))
-    return curves
-
-
-def _cheapest_first(
-    dynamics: PruningDynamics, losses: list[NDArray[np.float64]]
-) -> NDArray[np.int64]:
-    """(U,) the group of each unit that can go, least accuracy lost per saving first."""
-    units, sizes = dynamics.units, dynamics.graph.sizes
-    left, given = units.left(sizes), np.zeros(sizes.size, dtype=np.int64)
-    order = []
-    while (given < left).any():
-        one_more = np.where(np.eye(sizes.size, dtype=bool), given + 1, given)
-        can = given < left
-        saved = _usage(dynamics, units.take(sizes, given)) - _usage(
-            dynamics, units.take(sizes, np.minimum(one_more, left))
-        )
-        lost = np.array(
-            [
-                float(curve[min(n + 1, curve.size - 1)] - curve[n])
-                for curve, n in zip(losses, given.tolist(), strict=True)
-            ]
-        )
-        # A unit that costs nothing is worth its saving: the flat parts of curves go first.
-        price = (lost + 1e-6) / np.maximum(saved, 1e-12)
-        order.append(int(np.argmin(np.where(can, price, np.inf))))
-        given[order[-1]] += 1
-    return np.array(order, dtype=np.int64)
-
-
-def _usage(dynamics: PruningDynamics, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(...,) usage of networks of `counts` (..., L), summed over budgets, as ratios to dense."""
-    graph = dynamics.graph
-    forms = {"params": graph.params_at, "macs": graph.macs_at}
-    names = [budget.name for budget in dynamics.budgets if budget.closed_form] or ["params"]
-    return np.sum(
-        [np.asarray(forms[name](counts)) / float(forms[name](graph.sizes)) for name in names],
-        axis=0,
-    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gymnasium as gym
-import numpy as np
 
-from pruning_agents.search.budgeted_search import BudgetedSearch
+from pruning_agents.baselines.rules import follow_rule
 from pruning_agents.search.result import SearchResult
 
 
@@ -23,7 +22,4 @@ def uniform(
     Returns:
         The result, or None when the budget cannot be met in this way.
     """
-    del seed
-    with BudgetedSearch("uniform", env, evaluations, progress_bar) as search:
-        search.finish([np.zeros(search.groups)])
-        return search.result
+    return follow_rule("uniform", env, evaluations, seed, progress_bar=progress_bar)

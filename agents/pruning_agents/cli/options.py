@@ -18,6 +18,7 @@ from pruning_agents.cli.arguments import BadInput, device, positive_int
 from pruning_agents.cli.output import CHECKPOINT_FILE, RESULT_FILE
 from pruning_env.evaluation.importance.scores import importance_kinds
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
+from pruning_env.graph.restriction import Groups, check_groups
 from pruning_env.process.actions import action_names
 from pruning_env.process.constraints import constraint_names
 from pruning_env.process.rewards import reward_names
@@ -30,7 +31,7 @@ _DEFAULT_TASK = "digits-resnet8"
 #: Arguments of an environment that are passed on if they were given.
 _PASSED = (
     *("action", "constraint", "max_steps", "reward", "recovery", "importance"),
-    *("channels_per_step", "round_to", "weights", "data_root"),
+    *("channels_per_step", "round_to", "groups", "weights", "data_root"),
 )
 
 
@@ -78,6 +79,13 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
     more.add_argument(
         "--round-to", type=positive_int, metavar="N", help="widths stay dense or a multiple of N"
     )
+    more.add_argument(
+        "--groups",
+        type=_groups,
+        metavar="all|inner|A,!B",
+        help="which groups are pruned: those that no sum couples, or those with a layer that a "
+        "pattern matches, without those that one behind ! does",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +103,15 @@ def _limit(text: str) -> tuple[str, float]:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not KEY=LIMIT, such as params=0.25")
+
+
+def _groups(text: str) -> Groups:
+    groups: Groups = text if text in ("all", "inner") else text.split(",")
+    try:
+        check_groups(groups)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return groups
 
 
 def _number(text: str) -> float:

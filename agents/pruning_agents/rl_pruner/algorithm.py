@@ -9,19 +9,17 @@ environment's reward, which is judged on search-val.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
-from numpy.typing import ArrayLike, NDArray
-from stable_baselines3.common.base_class import BaseAlgorithm
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from pruning_agents.rl_pruner.candidates import Candidate, best_alone, rank_weighted, remember
-from pruning_agents.rl_pruner.distribution import NOISE_KINDS, to_action
+from pruning_agents.rl_pruner.distribution import NOISE_KINDS
 from pruning_agents.rl_pruner.distribution_policy import (
     DEFAULT_NOISE_STD,
     DistributionPolicy,
@@ -29,22 +27,16 @@ from pruning_agents.rl_pruner.distribution_policy import (
 )
 from pruning_agents.rl_pruner.groupwise_policy import GroupwisePolicy
 from pruning_agents.rl_pruner.lookahead import Lookahead, look_ahead
+from pruning_agents.rl_pruner.published import published, published_env
+from pruning_agents.rl_pruner.transition_search import TransitionSearch
 from pruning_agents.search.ranges import check_counts, check_range
-from pruning_agents.search.result import IncumbentTracker, SearchResult
-from pruning_agents.search.rollout import approach
-from pruning_agents.search.rollout_logs import dump_rollout_logs
-from pruning_env.process.actions import DistributionAction
-from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
-
-SelfRLPruner = TypeVar("SelfRLPruner", bound="RLPruner")
-
-#: What the environment must offer beside the Gymnasium interface.
-_REQUIRED = ("dynamics", "evaluator", "state", "transition")
+from pruning_agents.search.result import IncumbentTracker
+from pruning_env.process.dynamics import PruningState, Transition
 
 _UPDATES = {"elite": rank_weighted, "best": best_alone}
 
 
-class RLPruner(BaseAlgorithm):
+class RLPruner(TransitionSearch):
     r"""Search a pruning distribution by noise, a small replay buffer and steps towards its best.
 
     From the current state s of an episode and the persistent distribution p:
@@ -130,8 +122,8 @@ class RLPruner(BaseAlgorithm):
         "DistributionPolicy": DistributionPolicy,
         "GroupwisePolicy": GroupwisePolicy,
     }
-    policy: PruningPolicy
-    _dynamics: PruningDynamics
+    published = staticmethod(published)
+    published_env = staticmethod(published_env)
 
     def __init__(
         self,
@@ -228,28 +220,6 @@ class RLPruner(BaseAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
-    def _read_env(self) -> DistributionAction:
-        """Keep hold of the environment's dynamics; return its action kind, or say what is wrong."""
-        assert self.env is not None
-        missing = [name for name in _REQUIRED if not self.env.has_attr(name)]
-        if missing:
-            raise ValueError(
-                f"env must be a pruning environment such as CNNPrune-v0; it has no "
-                f"{', '.join(missing)}"
-            )
-        self._dynamics = self.env.get_attr("dynamics")[0]
-        kind = self._dynamics.action
-        if not isinstance(kind, DistributionAction):
-            raise ValueError(
-                f"env must be made with action='distribution'; its actions are a "
-                f"{type(kind).__name__} on {self.env.action_space}"
-            )
-        return kind
-
-    def _excluded_save_params(self) -> list[str]:
-        """Network and images belong to the environment."""
-        return [*super()._excluded_save_params(), "_dynamics"]
-
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.policy = self.policy_class(  # type: ignore[assignment]
@@ -265,182 +235,6 @@ class RLPruner(BaseAlgorithm):
             progress=self.progress_entry,
             **self.policy_kwargs,
         ).to(self.device)
-
-    def _progress_entry(self) -> int | None:
-        """Which entry of the observation is the episode's progress."""
-        assert self.env is not None
-        flat = isinstance(self.observation_space, spaces.Box)
-        if not flat or not self.env.has_attr("observation_names"):
-            return None
-        names = self.env.get_attr("observation_names")[0]
-        return names.index("progress") if "progress" in names else None
-
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed this agent's generators, the action space and the environment.
-
-        Unlike SB3's, it leaves the generators of Python, NumPy and torch alone. Candidates and
-        stochastic predictions draw from two streams, so that predicting does not disturb training.
-        """
-        streams = np.random.SeedSequence(seed).spawn(2)
-        self.rng, self._prediction_rng = (np.random.default_rng(stream) for stream in streams)
-        if seed is not None and self.env is not None:
-            self.action_space.seed(seed)
-            self.env.seed(seed)
-
-    @staticmethod
-    def published_env(
-        sparsity: float = 0.4, alpha: float = 0.0, beta: float = 0.0
-    ) -> dict[str, Any]:
-        """Arguments of the environment as the paper has it, for `published()`.
-
-        `gym.make("CNNPrune-v0", task=..., **RLPruner.published_env(0.4))`. Steps of 1 %, a budget
-        of filters and neurons, importance sum `|w * dL/dw|` on 100 images, candidates judged right
-        after the cut, and the paper's score as the reward.
-
-        What stays mended: accuracy is of search-val and not of the test split; a step removes an
-        exact number of channels, and a coupled layer's filters go as one channel; importance is
-        measured on the dense network, in eval mode, and so disturbs no statistics; dependencies
-        are traced once and symbolically; a share that a floor refuses goes to other groups.
-
-        What is missing: the training by distillation after every step, and ranking anew; train the
-        network that was found.
-
-        Args:
-            sparsity: share of filters and neurons to remove, in [0, 1).
-            alpha: weight of the MACs cut in the score; the paper's FLOPs-based reward has 0.25.
-            beta: weight of the parameters cut; its parameter-based reward has 0.25.
-        """
-        if not 0.0 <= sparsity < 1.0:
-            raise ValueError(f"sparsity={sparsity!r} is not allowed; give a number in [0, 1)")
-        return {
-            "budget": {"filters": 1.0 - sparsity},
-            "action": "distribution",
-            # A share nearly 0, as the paper has it, needs logits far apart.
-            "logit_scale": 6.0,
-            "channels_per_step": 0.01,
-            "constraint": "terminate",
-            "reward": "rl_pruner",
-            "reward_arguments": {"alpha": alpha, "beta": beta},
-            "importance": "taylor_weights",
-            "importance_images": 100,
-            "recovery": "none",
-        }
-
-    @staticmethod
-    def published() -> dict[str, Any]:
-        """Arguments that make this the algorithm of the paper: `RLPruner(..., **published())`.
-
-        On an environment as of `published_env`. A search that has met no budget when its
-        transitions are over follows its distribution to the end of the episode, so that there is a
-        feasible network; the paper's run is long enough (100 candidates for each step of 1 %).
-
-        What stays mended: counts are exact, and the reward is of search-val. What is missing: the
-        valve by which a fall of more than 10 % resets the distribution.
-        """
-        return {
-            "step_size": 0.1,
-            "samples_per_epoch": 10,
-            "epochs": 10,
-            "patience": None,
-            "lookahead": 1,
-            "depth": 1,
-            "discount": 0.9,
-            "noise": "absolute",
-            "noise_std": 0.04,
-            "restart": False,
-            "update": "best",
-            "clip": 0.25,
-            "buffer_size": 10,
-            "epsilon": 0.4,
-            "epsilon_fraction": 0.1,
-        }
-
-    @property
-    def distribution(self) -> NDArray[np.float64]:
-        """(L,) the current distribution over groups."""
-        return self.policy.shares(self._observation)
-
-    @property
-    def incumbent(self) -> SearchResult | None:
-        """The best feasible candidate judged so far on search-val; None while there is none.
-
-        Candidates count, not only committed ones. One is feasible when it ended its episode within
-        every budget, so with a short `lookahead` there is none before the last steps of an episode.
-        """
-        return self._tracker.result(self._evaluations)
-
-    def learn(
-        self: SelfRLPruner,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "RLPruner",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfRLPruner:
-        """Make `total_timesteps` transitions, pruning step after pruning step.
-
-        Args:
-            total_timesteps: transitions, candidates and commits together; never exceeded. A pruning
-                step that they cut short is committed with the candidates it has.
-            callback: as in SB3; called once per transition.
-            log_interval: pruning steps between two dumps of the logger.
-            tb_log_name: name of the TensorBoard run.
-            reset_num_timesteps: False to continue counting, and the episode, where they stopped.
-            progress_bar: whether to show SB3's progress bar.
-        """
-        self._check_env_matches()
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
-        callback.on_training_start(locals(), globals())
-        pruning_steps = 0
-        stopped = False
-        while self.num_timesteps < total_timesteps - self._reserved:
-            if not self._pruning_step(total_timesteps - self._reserved, callback):
-                stopped = True
-                break
-            pruning_steps += 1
-            if log_interval and pruning_steps % log_interval == 0:
-                dump_rollout_logs(self)
-        if not stopped and self._reserved and self.num_timesteps < total_timesteps:
-            self._finish(total_timesteps, callback)
-        callback.on_training_end()
-        return self
-
-    @property
-    def _reserved(self) -> int:
-        """Transitions that are kept for `_finish`: one while a short look has met no budget."""
-        return int(self.lookahead is not None and self._tracker.state is None)
-
-    def _finish(self, total_timesteps: int, callback: BaseCallback) -> None:
-        """Follow p from the current state to the end of the episode, for a feasible network.
-
-        A look of one step sees the budgets met at the end of an episode only, and transitions may
-        be over long before. The environment does not move.
-        """
-        assert self.env is not None
-        state = self.env.env_method("state")[0]
-        action = self._to_action(self.policy.shares(self._observation))
-        before = self._evaluations_of_env()
-        ahead = approach(self._dynamics, state, action)
-        end = self._dynamics.transition_many([ahead], [action])[0]
-        spent = self._evaluations_of_env() - before
-        self._tracker.offer_ends([end], self._evaluations, self._evaluations + spent)
-        self._evaluations += spent
-        self._visits += 1
-        self._count([end.reward], [False], [{}], total_timesteps, callback)
-
-    def _check_env_matches(self) -> None:
-        if self.env is None:
-            raise ValueError("env is missing: load(path, env=...) or set_env(...) before learn()")
-        kind = self._read_env()
-        if not np.array_equal(kind.sizes, self.sizes) or kind.logit_scale != self.logit_scale:
-            raise ValueError(
-                f"env has groups of sizes {kind.sizes.tolist()} and logit_scale="
-                f"{kind.logit_scale:g}; this agent was made for {self.sizes.tolist()} and "
-                f"{self.logit_scale:g}"
-            )
 
     def _pruning_step(self, total_timesteps: int, callback: BaseCallback) -> bool:
         """Search from the current state, update p, commit. False when a callback says stop."""
@@ -478,22 +272,6 @@ class RLPruner(BaseAlgorithm):
         callback.on_rollout_end()
         self._record(buffer[0].q)
         return True
-
-    def _count(
-        self,
-        rewards: ArrayLike,
-        dones: ArrayLike,
-        infos: list[dict[str, Any]],
-        total_timesteps: int,
-        callback: BaseCallback,
-    ) -> bool:
-        """Count one transition and tell the callback; False when it says stop."""
-        self.num_timesteps += 1
-        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-        callback.update_locals(
-            {"rewards": np.asarray(rewards), "dones": np.asarray(dones), "infos": infos}
-        )
-        return callback.on_step()
 
     def _judge(
         self, state: PruningState, count: int, room: int, kept: Candidate | None
@@ -543,22 +321,6 @@ class RLPruner(BaseAlgorithm):
                 seen, actions = zip(*self._path, (self._observation, action), strict=True)
                 self.policy.play([each[entry].item() for each in seen], actions)
 
-    def _to_action(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
-        return to_action(probabilities, self.sizes, self.logit_scale)
-
-    @property
-    def _observation(self) -> NDArray[np.float32]:
-        """(D,) what is seen of the current state; zeros before the first reset."""
-        seen = self._last_obs
-        if isinstance(seen, dict):
-            seen = next(iter(seen.values()))
-        blank = np.zeros(self.observation_space.shape or (0,), np.float32)
-        return blank if seen is None else seen[0]
-
-    def _evaluations_of_env(self) -> int:
-        assert self.env is not None
-        return int(self.env.get_attr("evaluations")[0])
-
     def _follow(self, buffer: list[Candidate]) -> None:
         step_size = self.lr_schedule(self._current_progress_remaining)
         self.policy.follow(self._observation, _UPDATES[self.update](buffer), step_size, self.clip)
@@ -605,11 +367,6 @@ class RLPruner(BaseAlgorithm):
         else:
             self.policy.widen(self.restart_std)
 
-    @property
-    def _tried(self) -> tuple[int, int]:
-        """Evaluations and visits, of which the former are a part."""
-        return self._evaluations, self._visits
-
     def _stale(self, before: tuple[int, int]) -> bool:
         """Whether since then there was little that was new."""
         fresh, visits = np.subtract(self._tried, before)
@@ -622,13 +379,3 @@ class RLPruner(BaseAlgorithm):
         if progress >= self.epsilon_fraction:
             return 0.0
         return self.epsilon * 0.5 * (1.0 + float(np.cos(np.pi * progress / self.epsilon_fraction)))
-
-    def _record(self, best_q: float) -> None:
-        p = self.distribution
-        self.logger.record("train/best_q", best_q)
-        self.logger.record("train/epsilon", self.exploration_rate)
-        self.logger.record("train/n_updates", self._n_updates)
-        self.logger.record("train/entropy", float(-(p * np.log(p)).sum()))
-        self.logger.record("search/evaluations", self._evaluations)
-        if self._tracker.history:
-            self.logger.record("search/incumbent_accuracy", self._tracker.history[-1][1])

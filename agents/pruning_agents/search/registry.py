@@ -72,7 +72,23 @@ _STOCK = "pruning_agents.stock.entries"
 _AGENTS: dict[str, AgentEntry | _BuiltIn] = {
     "uniform": _BuiltIn("the same fraction of every group; one evaluation", _BASELINES),
     "global-l1": _BuiltIn("one threshold on l1 norms per group mean; one evaluation", _BASELINES),
+    "global-l1-raw": _BuiltIn("one threshold on l1 norms as they are; one evaluation", _BASELINES),
+    "global-l1-per-saving": _BuiltIn(
+        "l1 norms per group mean, per MAC or parameter saved; one evaluation", _BASELINES
+    ),
     "global-taylor": _BuiltIn("one threshold on Taylor scores; one evaluation", _BASELINES),
+    "global-taylor-normalised": _BuiltIn(
+        "one threshold on Taylor scores per group mean; one evaluation", _BASELINES
+    ),
+    "global-taylor-per-saving": _BuiltIn(
+        "Taylor scores per MAC or parameter saved; one evaluation", _BASELINES
+    ),
+    "lamp": _BuiltIn("one threshold on layer-adaptive magnitudes; one evaluation", _BASELINES),
+    "sensitivity-maximum": _BuiltIn(
+        "the largest drop that all groups may have, by curves on search-train; one evaluation",
+        _BASELINES,
+    ),
+    "best-of-rules": _BuiltIn("all of the above, the best; one evaluation each", _BASELINES),
     "sensitivity-greedy": _BuiltIn(
         "probes each group alone, then takes the cheapest channels", _BASELINES
     ),

@@ -255,6 +255,10 @@ class Context:
         self.trace.numbered.append((self.where(node), torch.unique(compact(labels))))
         self.trace.sizes.append((self.calls.module_of(node), list(sizes)))
 
+    def add_up(self, labels: Tensor) -> None:
+        """Put on record that values with these labels are a sum."""
+        self.trace.sums.append(torch.unique(compact(labels)))
+
     def merge(self, node: Node, a: Tensor, b: Tensor) -> None:
         """Tie labels that meet at `node`."""
         self.trace.space.merge(a, b, f"meets values that are not channels at {self.where(node)}")

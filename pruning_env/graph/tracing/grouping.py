@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -242,8 +243,10 @@ class Grouping:
                 if slot.consumes and slot.role != "in":
                     members[group]["in"].append(layer)
         groups, names = [], dict[str, int]()
+        sums = self._channels_of(torch.cat([torch.zeros(0, dtype=torch.int64), *self._trace.sums]))
         for begin, count, member in zip(start.tolist(), size.tolist(), members, strict=True):
             name = member["out"][0]
+            added = ((sums >= begin) & (sums < begin + count)).any()
             names[name] = names.get(name, 0) + 1
             kernel, stride = self._trace.geometry.get(weights[name], (1, 1))
             groups.append(
@@ -256,6 +259,7 @@ class Grouping:
                     kernel=kernel,
                     stride=stride,
                     depth=depth[name],
+                    summed=bool(added) and len(set(member["out"])) > 1,
                 )
             )
         return tuple(groups)

@@ -99,6 +99,7 @@ class Trace:
         numbered: Operators that were given sizes in channels, which may come from a shape (and
             shrink with it) or from the code: where, and the labels.
         sizes: The module that gave such sizes, and what each of them counts, as 1-D labels.
+        sums: Labels of what adding two values gave, each once per sum.
     """
 
     space: LabelSpace = field(default_factory=LabelSpace)
@@ -117,6 +118,7 @@ class Trace:
     misplaced: list[Tensor] = field(default_factory=list)
     numbered: list[tuple[str, Tensor]] = field(default_factory=list)
     sizes: list[tuple[str, list[Tensor]]] = field(default_factory=list)
+    sums: list[Tensor] = field(default_factory=list)
 
     def ignore(self, tensors: Collection[str]) -> None:
         """Forbid the removal of channels that have an output or a value of their own in these."""

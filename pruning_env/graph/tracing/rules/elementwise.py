@@ -42,10 +42,9 @@ def _same(context: Context, node: Node, x: Any, *_: Any, **__: Any) -> Any:
 
 @register_operator(
     *"""
-    add sub rsub mul div divide multiply subtract true_divide floor_divide remainder fmod pow
+    mul div divide multiply true_divide floor_divide remainder fmod pow
     float_power maximum minimum fmax fmin eq ne lt le gt ge logical_and logical_or logical_xor
-    bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ where masked_fill addcmul addcdiv
-    lerp atan2
+    bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ where masked_fill atan2
     copy hypot xlogy copysign heaviside
     """.split()
 )
@@ -53,6 +52,15 @@ def meet(context: Context, node: Node, *args: Any, **kwargs: Any) -> Tensor:
     """Labels that meet are merged; what is spread over another tensor's channels has to stay."""
     operands = [a for a in (*args, *kwargs.values()) if isinstance(a, (Tensor, Param))]
     return context.join(node, [context.labels(a) for a in operands])
+
+
+@register_operator("add", "sub", "rsub", "subtract", "addcmul", "addcdiv", "lerp")
+def _sum(context: Context, node: Node, *args: Any, **kwargs: Any) -> Tensor:
+    """Labels meet; of activations, it is a sum that couples the layers that made them."""
+    joined = meet(context, node, *args, **kwargs)
+    if sum(isinstance(a, Tensor) for a in (*args, *kwargs.values())) > 1:
+        context.add_up(joined)
+    return joined
 
 
 @register_operator("expand_as")

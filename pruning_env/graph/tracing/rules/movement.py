@@ -161,7 +161,9 @@ def _cat(context: Context, node: Node, tensors: Sequence[Any], dim: int = 0) -> 
 @register_operator("stack")
 def _stack(context: Context, node: Node, tensors: Sequence[Any], dim: int = 0) -> Tensor:
     labels = restride(torch.stack([context.labels(t) for t in tensors], dim))
-    return _joined(context, node, labels, dim % labels.dim())
+    joined = _joined(context, node, labels, dim % labels.dim())
+    context.add_up(joined)  # what is stacked is added up or averaged in the end
+    return joined
 
 
 def _joined(context: Context, node: Node, labels: Tensor, dim: int) -> Tensor:
