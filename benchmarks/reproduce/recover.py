@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.reproduce.cells import Recovery
+from benchmarks.reproduce.specification import Recovery
 from pruning_env.evaluation.metrics import Metrics
 from pruning_env.evaluation.recovery.processes import Processes
 from pruning_env.evaluation.recovery.training import Checkpoints, train_epochs
 from pruning_env.tasks.data import Splits
 
-__all__ = ["Recovered", "filters_cut", "recover", "round_to_half"]
+__all__ = ["Recovered", "draw_anew", "filters_cut", "recover", "round_to_half"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def recover(
         settings: See there.
         judge: Of a network in eval mode, on search-val.
         seed: Of order, augmentation and dropout.
-        checkpoint: Written after every epoch, gone on from if it is there, and removed at the end;
-            None for none.
+        checkpoint: Written after every epoch, and gone on from if it is there; None for none.
         progress: Whether to show a bar.
     """
     if settings.images is not None:
@@ -79,9 +78,22 @@ def recover(
     teacher.to(memory_format=torch.contiguous_format)
     assert trained.before is not None  # an epoch was chosen
     model.load_state_dict(trained.model.state_dict())
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     return Recovered(trained.before, trained.epoch)
+
+
+def draw_anew(model: nn.Module, seed: int) -> None:
+    """Give a network fresh weights, in place, each layer by its own default initialisation.
+
+    Raises:
+        ValueError: A parameter belongs to a module that cannot be initialised.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, module in model.named_modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise ValueError(f"model: {name or 'it'} has parameters and no reset_parameters()")
 
 
 def round_to_half(model: nn.Module) -> None:
