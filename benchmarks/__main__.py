@@ -19,7 +19,7 @@ from benchmarks.agents.figures_command import add_figures_commands
 from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.report.command import add_report_command
-from benchmarks.reproduce.command import add_reproduce_command
+from benchmarks.reproduce.command import add_after_training_command, add_reproduce_command
 from benchmarks.soak import add_soak_command
 from benchmarks.speed.command import add_speed_command
 from benchmarks.state.command import add_state_command
@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_soak_command(commands)
     add_train_command(commands)
     add_reproduce_command(commands)
+    add_after_training_command(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
     command = shlex.join(["python", "-m", "benchmarks", *arguments])

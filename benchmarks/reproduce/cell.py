@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
 import pruning_env  # noqa: F401  (registers the environments)
-from benchmarks.reproduce.cells import Cell
-from benchmarks.reproduce.recover import filters_cut, recover, round_to_half
+from benchmarks.reproduce.recover import draw_anew, filters_cut, recover, round_to_half
 from benchmarks.reproduce.rows import Pruned, ReproduceRow
+from benchmarks.reproduce.specification import Cell
 from benchmarks.smoke import SMOKE_PREFIX, smoke_task
 from benchmarks.training.command import weights_path
 from pruning_agents.search.judge import judge_dense
@@ -30,10 +32,9 @@ from pruning_agents.search.rows import Provenance
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation.metrics import Metrics, measure
 from pruning_env.evaluation.weights import Weights
-from pruning_env.process.dynamics import PruningState
 from pruning_env.tasks.data import Splits
 from pruning_env.tasks.registry import get_task
-from pruning_env.tasks.storage import WEIGHTS_FILE, load_pruned, save_pruned
+from pruning_env.tasks.storage import WEIGHTS_FILE, load_pruned, read_recipe, save_pruned
 
 __all__ = ["RunContext", "replay", "run_cell"]
 
@@ -73,16 +74,17 @@ def run_cell(cell: Cell, context: RunContext, folder: Path, origin: Provenance) 
     made = gym.make("CNNPrune-v0", **settings)
     env = made.unwrapped
     assert isinstance(env, CNNPruneEnv)
-    begun = time.perf_counter()
-    search = get_agent(cell.method).search(made, cell.evaluations, cell.seed, context.progress)
-    search_minutes = (time.perf_counter() - begun) / 60
-    evaluations = env.evaluations
+    # Beside the folder, since that appears when all is done.
+    draft = folder.with_name(f"{folder.name}.searched")
+    found = _read_draft(draft, cell)
+    if found is None:
+        found = _search(cell, context, made, draft)
     dense = judge_dense(env, settings, open_test=True)
     assert dense.test_accuracy is not None
     pruned, failed, minutes = None, "nothing within the budget was found", 0.0
-    if search.result is not None:
+    if found.model is not None:
         begun = time.perf_counter()
-        pruned = _finish(cell, context, env, dense.model, search.result.state, folder)
+        pruned = _finish(cell, context, env, dense.model, found.model, found.keep, folder)
         minutes, failed = (time.perf_counter() - begun) / 60, ""
     made.close()
     return ReproduceRow(
@@ -91,13 +93,65 @@ def run_cell(cell: Cell, context: RunContext, folder: Path, origin: Provenance) 
         dense_test=dense.test_accuracy,
         base_sha256=_sha256(dense.model),
         val_seen=get_task(cell.task).val_seen,
-        evaluations=evaluations,
+        evaluations=found.evaluations,
         pruned=pruned,
         failed=failed,
         test_openings=env.evaluator.test_openings,
-        search_minutes=search_minutes,
+        search_minutes=found.minutes,
         recovery_minutes=minutes,
         provenance=origin,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a search ends with; no model where nothing met the budget."""
+
+    model: nn.Module | None
+    keep: NDArray[np.bool_]
+    evaluations: int
+    minutes: float
+
+
+def _search(cell: Cell, context: RunContext, made: gym.Env, draft: Path) -> _Found:
+    """Search, and keep what was found until the cell is done, so that a kill costs no search."""
+    env = made.unwrapped
+    assert isinstance(env, CNNPruneEnv)
+    begun = time.perf_counter()
+    result = (
+        get_agent(cell.method).search(made, cell.evaluations, cell.seed, context.progress).result
+    )
+    minutes = (time.perf_counter() - begun) / 60
+    if result is None:
+        return _Found(None, env.graph.full(), env.evaluations, minutes)
+    state = result.state
+    found = _Found(
+        env.evaluator.pruned_model(state.keep, state.weights), state.keep, env.evaluations, minutes
+    )
+    assert found.model is not None
+    save_pruned(
+        draft,
+        found.model,
+        env.graph,
+        state.keep,
+        architecture=cell.task,
+        extra={"cell": cell.key, "evaluations": found.evaluations, "minutes": minutes},
+    )
+    return found
+
+
+def _read_draft(draft: Path, cell: Cell) -> _Found | None:
+    """What `_search` kept for this cell; None if it did not, or for another one."""
+    if not draft.is_dir():
+        return None
+    recipe = read_recipe(draft)
+    if recipe.extra["cell"] != cell.key:
+        return None
+    return _Found(
+        load_pruned(draft),
+        recipe.keep_mask(),
+        recipe.extra["evaluations"],
+        recipe.extra["minutes"],
     )
 
 
@@ -137,52 +191,62 @@ def _finish(
     context: RunContext,
     env: CNNPruneEnv,
     dense: nn.Module,
-    state: PruningState,
+    model: nn.Module,
+    keep: NDArray[np.bool_],
     folder: Path,
 ) -> Pruned:
     """Recover what the search found, store it, and look at test."""
     evaluator, graph = env.evaluator, env.graph
     splits: Splits = get_task(cell.task).load_data(context.data_root)
-    images, labels = evaluator.images("search-val")
+    # All of search-val chooses the epoch, whatever part of it the search has seen.
+    images = splits.normalised(splits.search_val, context.device)
+    labels = splits.search_val.labels.to(context.device)
 
-    def judge(model: nn.Module) -> Metrics:
-        return measure(model, images, labels, evaluator.batch_size)
+    def judge(network: nn.Module) -> Metrics:
+        return measure(network, images, labels, evaluator.batch_size)
 
-    model = evaluator.pruned_model(state.keep, state.weights)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-        recovered = recover(
-            model,
-            dense,
-            splits,
-            cell.recovery,
-            judge,
-            seed=cell.seed,
-            progress=context.progress,
-        )
+    model.to(context.device)
+    before = judge(model.eval())
+    if cell.recovery.scratch:
+        draw_anew(model, cell.seed)
+    checkpoint = folder.with_name(f"{folder.name}.checkpoint")
+    recovered = recover(
+        model,
+        dense,
+        splits,
+        cell.recovery,
+        judge,
+        seed=cell.seed,
+        checkpoint=checkpoint,
+        progress=context.progress,
+    )
     # What is judged is what is stored, to the bit.
     round_to_half(model)
     after = judge(model)
-    test = evaluator.certify(state.keep, Weights(model, state.keep))
+    test = evaluator.certify(keep, Weights(model, keep))
     save_pruned(
         folder,
         _in_half(model),
         graph,
-        state.keep,
+        keep,
         architecture=cell.task,
         extra={"cell": asdict(cell), "test_accuracy": test.accuracy},
     )
+    checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(folder.with_name(f"{folder.name}.searched"), ignore_errors=True)
     stored = (folder / WEIGHTS_FILE).read_bytes()
+    full = graph.full()
     return Pruned(
-        before_val=recovered.before.accuracy,
+        before_val=before.accuracy,
         val_accuracy=after.accuracy,
         test_accuracy=test.accuracy,
         epoch=recovered.epoch,
-        params=int(graph.params(state.keep)),
-        params_share=state.params,
-        macs=int(graph.macs(state.keep)),
-        macs_share=state.macs,
+        params=int(graph.params(keep)),
+        params_share=float(graph.params(keep) / graph.params(full)),
+        macs=int(graph.macs(keep)),
+        macs_share=float(graph.macs(keep) / graph.macs(full)),
         filters_cut=filters_cut(dense, model),
-        counts=tuple(int(count) for count in state.counts),
+        counts=tuple(int(count) for count in graph.counts(keep)),
         weights_sha256=hashlib.sha256(stored).hexdigest(),
         weights_bytes=len(stored),
     )

@@ -1,28 +1,27 @@
 """Which cells a table has: networks, budgets, methods and seeds, and with what settings.
 
-A cell says all that decides its result, so that equal cells are the same question and a finished
-one need not be run again. Nothing here runs one.
+Nothing here runs one. The table of trained networks has its own module, `after_training.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.reproduce.published import AMC, CONSTRAINED_RL, RL_PRUNER, Published
-from benchmarks.smoke import SMOKE_PREFIX, smoke_task
+from benchmarks.reproduce.after_training import AFTER_TRAINING, after_training_cells
+from benchmarks.reproduce.published import CONSTRAINED_RL, RL_PRUNER
+from benchmarks.reproduce.specification import Cell, Recovery
+from benchmarks.smoke import smoke_task
 from pruning_agents.rl_pruner.published import REWARDS, published_env
 from pruning_agents.search.registry import get_agent
 
-__all__ = ["TABLES", "Cell", "Recovery", "plan", "smoke_cells"]
+__all__ = ["TABLES", "plan", "smoke_cells"]
 
 #: The agent that is the paper's, on its environment; of it the table has all three rewards.
 PUBLISHED = "rl-pruner-published"
 
-TABLES = ("constrained-rl", "amc", "rl-pruner", "cpu")
+TABLES = ("constrained-rl", "amc", "rl-pruner", "cpu", AFTER_TRAINING)
 
 #: Search by these, the first of which is the one that the table is about.
 _METHODS = {
@@ -41,73 +40,6 @@ _TINY_PUBLISHED: dict[str, Any] = {
     "importance_images": 4,
     "finetune_arguments": {"epochs": 1, "batch_size": 8},
 }
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """Fine-tuning with the dense network as teacher; loss as in RL-Pruner (T 2, share 0.75).
-
-    Attributes:
-        epochs: At most; the one that is best on search-val is kept, 0 among them.
-        lr: Learning rate after warm-up; falls to 0 along half a cosine.
-        batch_size: Images per step.
-        warmup_epochs: Epochs in which the rate rises.
-        images: Of search-train, evenly spaced; None for all.
-    """
-
-    epochs: int = 150
-    lr: float = 0.05
-    batch_size: int = 256
-    warmup_epochs: int = 2
-    images: int | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One network at one budget, by one method, with one seed.
-
-    Attributes:
-        table: One of `TABLES`.
-        task: Registered name.
-        label: Of the table's row, such as "60 %".
-        budget: Limits as shares of the dense network.
-        method: Registered agent.
-        seed: Of search and recovery.
-        evaluations: That the search may spend.
-        settings: Further keyword arguments of the environment.
-        recovery: After the search.
-    """
-
-    table: str
-    task: str
-    label: str
-    budget: dict[str, float]
-    method: str
-    seed: int
-    evaluations: int
-    settings: dict[str, Any] = field(default_factory=dict)
-    recovery: Recovery = field(default_factory=Recovery)
-
-    @property
-    def key(self) -> str:
-        """Text that is equal for equal cells only."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @property
-    def slug(self) -> str:
-        """A file name; other settings of the same row share it."""
-        label = self.label.replace(" ", "").replace("%", "")
-        return f"{self.task}_{label}_{self.method}_seed{self.seed}"
-
-    @property
-    def published(self) -> tuple[Published, ...]:
-        """What it competes with."""
-        task = self.task.removeprefix(SMOKE_PREFIX)
-        if self.table == "rl-pruner":
-            return RL_PRUNER[task][int(self.label.split()[0])]
-        if self.table == "constrained-rl":
-            return CONSTRAINED_RL[task]
-        return AMC if task == "cifar10-resnet56" else ()
 
 
 def plan(
@@ -130,6 +62,8 @@ def plan(
     """
     if table not in TABLES:
         raise ValueError(f"table={table!r} is not known; known: {', '.join(TABLES)}")
+    if table == AFTER_TRAINING:
+        return after_training_cells(seeds=len(seeds), tasks=tasks, methods=methods)
     rows = _rows(table)
     known = list(dict.fromkeys(task for task, _, _ in rows))
     strangers = [task for task in tasks if task not in known]
@@ -155,10 +89,11 @@ def smoke_cells(table: str) -> list[Cell]:
     """
     whole = plan(table, seeds=(0,))
     first = whole[0].task
-    picked: dict[tuple[str, str], Cell] = {}
+    picked: dict[tuple[str, str, bool], Cell] = {}
     for cell in whole:
-        if cell.task == first or cell.method == whole[0].method:
-            picked.setdefault((cell.task, cell.method), cell)
+        known = {method for _, method, _ in picked}
+        if cell.task == first or cell.method == whole[0].method or cell.method not in known:
+            picked.setdefault((cell.task, cell.method, cell.recovery.scratch), cell)
     tiny = Recovery(epochs=1, batch_size=8, warmup_epochs=0, images=8)
     return [
         dataclasses.replace(
@@ -173,7 +108,7 @@ def smoke_cells(table: str) -> list[Cell]:
                 **({"finetune_steps": 1} if "finetune_steps" in cell.settings else {}),
                 **(_TINY_PUBLISHED if cell.method == PUBLISHED else {}),
             },
-            recovery=tiny,
+            recovery=dataclasses.replace(tiny, scratch=cell.recovery.scratch),
         )
         for cell in picked.values()
     ]

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks.reproduce.after_training import AFTER_TRAINING
 from benchmarks.reproduce.cell import RunContext, replay
-from benchmarks.reproduce.cells import TABLES, Cell, plan, smoke_cells
+from benchmarks.reproduce.cells import TABLES, plan, smoke_cells
 from benchmarks.reproduce.estimate import RATES, cell_minutes, train_minutes
 from benchmarks.reproduce.rows import read_rows
 from benchmarks.reproduce.run import RunSettings, run_cells
+from benchmarks.reproduce.specification import Cell
 from benchmarks.training.recipes import RECIPES
 
 #: Accuracy by which a replay on another device may differ: an image in a thousand.
@@ -32,6 +34,24 @@ def add_reproduce_command(commands: Any) -> None:
         "that have a row are left out, so the same command goes on after a kill.",
     )
     parser.add_argument("table", choices=TABLES)
+    _add_arguments(parser)
+    parser.set_defaults(run=_run)
+
+
+def add_after_training_command(commands: Any) -> None:
+    """Add the table that has a command of its own; as `add_reproduce_command`."""
+    parser = commands.add_parser(
+        AFTER_TRAINING,
+        help="what is left of a search's gain once the pruned network is trained",
+        description="Search or rule, reconstruct, fine-tune, certify: for each task, budget, "
+        "method and seed. Cells that have a row are left out and an unfinished one goes on from "
+        "its last epoch, so the same command goes on after a kill.",
+    )
+    _add_arguments(parser)
+    parser.set_defaults(run=_run, table=AFTER_TRAINING)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--data-root", help="folder that holds the data sets")
     parser.add_argument(
@@ -67,7 +87,6 @@ def add_reproduce_command(commands: Any) -> None:
         action="store_true",
         help="judge the stored networks again and compare them with their rows",
     )
-    parser.set_defaults(run=_run)
 
 
 def _run(options: dict[str, Any], command: str, console: Console) -> int:

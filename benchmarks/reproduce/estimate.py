@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.reproduce.cells import Cell
+from benchmarks.reproduce.specification import Cell
 from benchmarks.training.recipes import BaseRecipe
 from pruning_env.tasks.registry import get_task
 

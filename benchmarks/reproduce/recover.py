@@ -8,17 +8,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from benchmarks.reproduce.cells import Recovery
+from benchmarks.reproduce.specification import Recovery
 from pruning_env.evaluation.metrics import Metrics
-from pruning_env.evaluation.recovery.finetuning import FineTuner, FineTuning
+from pruning_env.evaluation.recovery.processes import Processes
+from pruning_env.evaluation.recovery.training import Checkpoints, train_epochs
 from pruning_env.tasks.data import Splits
 
-__all__ = ["Recovered", "filters_cut", "recover", "round_to_half"]
+__all__ = ["Recovered", "draw_anew", "filters_cut", "recover", "round_to_half"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def recover(
     judge: Callable[[nn.Module], Metrics],
     *,
     seed: int,
+    checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Recovered:
     """Train `model` in place and leave it as it was after its best epoch on search-val.
@@ -56,36 +58,42 @@ def recover(
         settings: See there.
         judge: Of a network in eval mode, on search-val.
         seed: Of order, augmentation and dropout.
+        checkpoint: Written after every epoch, and gone on from if it is there; None for none.
         progress: Whether to show a bar.
     """
-    images = splits.search_train
     if settings.images is not None:
-        images = images.evenly_spaced(settings.images)
-        splits = dataclasses.replace(splits, search_train=images)
-    per_epoch = max(1, len(images) // settings.batch_size)
-    tuning = FineTuning(
-        steps=settings.epochs * per_epoch,
-        lr=settings.lr,
-        batch_size=settings.batch_size,
-        warmup=settings.warmup_epochs * per_epoch,
-        nesterov=True,
+        fewer = splits.search_train.evenly_spaced(settings.images)
+        splits = dataclasses.replace(splits, search_train=fewer)
+    device = str(next(teacher.parameters()).device)
+    trained = train_epochs(
+        model,
+        splits,
+        settings.recipe(seed),
+        teacher=teacher.to(memory_format=torch.channels_last),
+        choose=judge,
+        checkpoints=None if checkpoint is None else Checkpoints(checkpoint, every=1, resume=True),
+        team=Processes(0, 1, device),
+        progress=progress,
     )
-    before = judge(model.eval())
-    best, epoch, state = before, 0, _copy(model)
-    with tqdm(total=settings.epochs, desc="recovery", unit="epoch", disable=not progress) as bar:
+    teacher.to(memory_format=torch.contiguous_format)
+    assert trained.before is not None  # an epoch was chosen
+    model.load_state_dict(trained.model.state_dict())
+    return Recovered(trained.before, trained.epoch)
 
-        def watch(step: int) -> None:
-            nonlocal best, epoch, state
-            seen = judge(model)
-            bar.update()
-            bar.set_postfix(search_val=f"{100 * seen.accuracy:.2f} %")
-            if (seen.accuracy, -seen.loss) > (best.accuracy, -best.loss):
-                best, epoch, state = seen, step // per_epoch, _copy(model)
 
-        tuner = FineTuner(teacher, splits, tuning, torch.float32)
-        tuner.train(model, seed, every=per_epoch, watch=watch)
-    model.load_state_dict(state)
-    return Recovered(before, epoch)
+def draw_anew(model: nn.Module, seed: int) -> None:
+    """Give a network fresh weights, in place, each layer by its own default initialisation.
+
+    Raises:
+        ValueError: A parameter belongs to a module that cannot be initialised.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, module in model.named_modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise ValueError(f"model: {name or 'it'} has parameters and no reset_parameters()")
 
 
 def round_to_half(model: nn.Module) -> None:
@@ -118,7 +126,3 @@ def filters_cut(dense: nn.Module, pruned: nn.Module) -> float:
         return sum(modules[name].weight.shape[0] for name in names[:-1])
 
     return 1 - count(pruned) / count(dense)
-
-
-def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.reproduce.cells import Cell, Recovery
+from benchmarks.reproduce.specification import Cell, Recovery
 from pruning_agents.search.rows import Provenance, keyed_rows
 
 __all__ = ["Pruned", "ReproduceRow", "read_rows"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.reproduce.cell import RunContext, run_cell
-from benchmarks.reproduce.cells import Cell
 from benchmarks.reproduce.rows import ReproduceRow, read_rows
+from benchmarks.reproduce.specification import Cell
 from benchmarks.reproduce.table import to_markdown
 from pruning_agents.search.rows import append_row, provenance
 from pruning_env.files import atomic_write

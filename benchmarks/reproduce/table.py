@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.reproduce.after_training import AFTER_TRAINING, REFERENCE
 from benchmarks.reproduce.published import RL_PRUNER_DENSE, Published
 from benchmarks.reproduce.rows import Pruned, ReproduceRow
+from pruning_agents.comparison.statistics import paired_difference
 
 __all__ = ["to_markdown"]
+
+#: With fewer, resampling pairs says nothing.
+_FEWEST_PAIRS = 3
 
 _TITLES = (
     *("task", "row", "method", "seeds", "dense test %", "search-val % before", "test %"),
@@ -31,16 +36,60 @@ def to_markdown(table: str, rows: Sequence[ReproduceRow]) -> str:
         here = [row for row in ours if (row.cell.task, row.cell.label) == (task, label)]
         for published in here[0].cell.published:
             lines.append(_published_line(task, label, published))
-        for method in dict.fromkeys(row.cell.method for row in here):
-            lines.append(_line([row for row in here if row.cell.method == method]))
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {table}\n\n{body}\n\n{_caption(ours)}\n"
+        for who in dict.fromkeys(row.cell.who for row in here):
+            lines.append(_line([row for row in here if row.cell.who == who]))
+    parts = [f"# {table}", _table(lines), _caption(ours)]
+    if table == AFTER_TRAINING:
+        parts.insert(2, _differences(ours))
+    return "\n\n".join(parts) + "\n"
+
+
+def _differences(rows: Sequence[ReproduceRow]) -> str:
+    """Every method minus the reference, seed by seed, in points of test accuracy."""
+    lines: list[tuple[str, ...]] = [
+        ("task", "row", f"method minus {REFERENCE}", "pairs", "before training", "after"),
+        ("---", "---", "---", "---:", "---:", "---:"),
+    ]
+    for task, label in sorted({(row.cell.task, row.cell.label) for row in rows}):
+        found = {
+            (row.cell.who, row.cell.seed): row.pruned
+            for row in rows
+            if (row.cell.task, row.cell.label) == (task, label) and row.pruned is not None
+        }
+        for who in dict.fromkeys(who for who, _ in found if who != REFERENCE):
+            pairs = [
+                (pruned, found[REFERENCE, seed])
+                for (other, seed), pruned in found.items()
+                if other == who and (REFERENCE, seed) in found
+            ]
+            if pairs:
+                before = [(one.before_val, two.before_val) for one, two in pairs]
+                after = [(one.test_accuracy, two.test_accuracy) for one, two in pairs]
+                told = (_difference(before), _difference(after))
+                lines.append((task, label, who, str(len(pairs)), *told))
+    return (
+        "Differences in percentage points, paired by seed, with 95 % bootstrap intervals where "
+        f"there are three pairs or more: before training on search-val, after it on test.\n\n"
+        f"{_table(lines)}"
+    )
+
+
+def _difference(pairs: Sequence[tuple[float, float]]) -> str:
+    first, second = (100 * np.array(side) for side in zip(*pairs, strict=True))
+    if len(pairs) < _FEWEST_PAIRS:
+        return f"{np.mean(first - second):+.2f}"
+    found = paired_difference([first], [second])
+    return f"{found.estimate:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def _table(lines: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _line(rows: Sequence[ReproduceRow]) -> tuple[str, ...]:
     cell = rows[0].cell
     found = [row.pruned for row in rows if row.pruned is not None]
-    head = (cell.task, cell.label, cell.method, str(len(rows)), _mean([r.dense_test for r in rows]))
+    head = (cell.task, cell.label, cell.who, str(len(rows)), _mean([r.dense_test for r in rows]))
     if not found:
         return (*head, *("-",) * 5, f"{rows[0].evaluations:,}", "-", "-")
     minutes = np.mean([row.search_minutes + row.recovery_minutes for row in rows])

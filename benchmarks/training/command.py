@@ -16,10 +16,10 @@ from safetensors.torch import save
 from torch import nn
 
 from benchmarks.smoke import smoke_task
-from benchmarks.training.loop import Checkpoints, judge, train_base
-from benchmarks.training.parallel import processes
 from benchmarks.training.recipes import BaseRecipe, recipe_for
 from pruning_agents.search.rows import Provenance, provenance
+from pruning_env.evaluation.recovery.processes import processes
+from pruning_env.evaluation.recovery.training import Checkpoints, judge, train_epochs
 from pruning_env.files import atomic_write
 from pruning_env.tasks.registry import get_task
 
@@ -140,9 +140,9 @@ def _run(options: dict[str, Any], command: str, console: Console) -> int:
         resumed = options["resume"] and checkpoints.path.exists()
         begun = time.perf_counter()
         try:
-            kept = train_base(
+            kept = train_epochs(
                 model, splits, recipe, team=team, checkpoints=checkpoints, progress=True
-            )
+            ).model
         except FloatingPointError as error:
             raise ValueError(str(error)) from error
         minutes = (time.perf_counter() - begun) / 60

@@ -10,26 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pruning_env.evaluation.precision import PRECISIONS
-from pruning_env.tasks.train import Recipe
+from pruning_env.evaluation.recovery.training import TrainingRecipe
 
 __all__ = ["RECIPES", "BaseRecipe", "recipe_for"]
 
 
 @dataclass(frozen=True)
-class BaseRecipe(Recipe):
-    """SGD with Nesterov momentum, linear warm-up, cosine decay to zero; see `Recipe`.
-
-    `warmup=0.3` is the shape that is called one-cycle. `shift` is not read: the data set says how
-    far its images may move.
+class BaseRecipe(TrainingRecipe):
+    """How a dense network is trained from scratch, without a teacher; see `TrainingRecipe`.
 
     Attributes:
-        label_smoothing: Share of the label that is spread over all classes.
-        cutout: Side in pixels of the square that is blanked in every image; 0 for none
-            (DeVries & Taylor 2017).
-        ema: Decay per step of the average of the weights that is judged and kept; 0 for none.
-        precision: Of the forward and backward pass: "bfloat16" by autocast, with weights, sums of
-            the loss and steps in float32, or "float32".
         target: Test accuracy to reach, in [0, 1]; None where nothing is asked for.
     """
 
@@ -37,22 +27,8 @@ class BaseRecipe(Recipe):
     batch_size: int = 256
     learning_rate: float = 0.1
     warmup: float = 0.05
-    label_smoothing: float = 0.0
-    cutout: int = 0
-    ema: float = 0.0
-    precision: str = "bfloat16"
+    distillation: float = 0.0
     target: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing}: must be in [0, 1).")
-        if self.cutout < 0:
-            raise ValueError(f"cutout={self.cutout}: must be 0 or more pixels.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema={self.ema}: must be in [0, 1).")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision={self.precision!r}: must be one of {PRECISIONS}.")
 
 
 #: By task. Batch and rate are the usual 128 and 0.1 (He et al. 2016), the batch doubled with the

@@ -13,12 +13,13 @@ from rich.console import Console
 
 from benchmarks.__main__ import main
 from benchmarks.reproduce.cell import RunContext, replay, run_cell
-from benchmarks.reproduce.cells import TABLES, Cell, Recovery, plan, smoke_cells
+from benchmarks.reproduce.cells import TABLES, plan, smoke_cells
 from benchmarks.reproduce.estimate import cell_minutes, train_minutes
 from benchmarks.reproduce.published import RL_PRUNER, RL_PRUNER_DENSE
-from benchmarks.reproduce.recover import filters_cut, recover, round_to_half
+from benchmarks.reproduce.recover import draw_anew, filters_cut, recover, round_to_half
 from benchmarks.reproduce.rows import ReproduceRow, read_rows
 from benchmarks.reproduce.run import RunSettings, run_cells
+from benchmarks.reproduce.specification import Cell, Recovery
 from benchmarks.reproduce.table import to_markdown
 from benchmarks.training.recipes import BaseRecipe
 from pruning_agents.search.rows import provenance
@@ -110,27 +111,40 @@ def test_rows_survive_the_file_and_equal_cells_are_not_run_again(done, tmp_path,
         read_rows(tmp_path / "cpu.jsonl")
 
 
-def test_recovery_keeps_the_epoch_that_search_val_prefers():
-    """The judge is told what to say, so that the choice is known."""
-    splits = load_digits8()
-    task = get_task("digits-resnet8")
-    model, teacher = task.model(), task.model()
-    seen: list[dict[str, torch.Tensor]] = []
-    answers = [Metrics(0.5, 1.0), Metrics(0.7, 1.0), Metrics(0.7, 0.9), Metrics(0.7, 0.9)]
-
-    def judge(network):
-        assert not network.training
-        seen.append({name: t.clone() for name, t in network.state_dict().items()})
-        return answers[len(seen) - 1]
-
+def test_recovery_goes_on_from_its_last_epoch(tmp_path):
+    splits, task = load_digits8(), get_task("digits-resnet8")
+    teacher, path = task.model(), tmp_path / "checkpoint"
     settings = Recovery(epochs=3, lr=0.01, batch_size=50, warmup_epochs=0, images=100)
-    kept = recover(model, teacher, splits, settings, judge, seed=0)
-    assert (kept.before, kept.epoch, len(seen)) == (answers[0], 2, 4)
-    assert all(torch.equal(t, seen[2][name]) for name, t in model.state_dict().items())
+    seen: list[int] = []
+
+    class Stopped(Exception):
+        pass
+
+    def judge(network, stop_at=None):
+        seen.append(len(seen))
+        if len(seen) == stop_at:
+            raise Stopped
+        return Metrics(0.5, 1 / len(seen))  # later is better
+
+    whole = task.model()
+    assert recover(whole, teacher, splits, settings, judge, seed=0).epoch == 3
     seen.clear()
-    answers[0] = Metrics(0.9, 1.0)
-    assert recover(model, teacher, splits, settings, judge, seed=0).epoch == 0
-    assert all(torch.equal(t, seen[0][name]) for name, t in model.state_dict().items())
+    with pytest.raises(Stopped):
+        recover(
+            task.model(),
+            teacher,
+            splits,
+            settings,
+            lambda network: judge(network, 4),
+            seed=0,
+            checkpoint=path,
+        )
+    assert path.is_file()
+    model = task.model()
+    kept = recover(model, teacher, splits, settings, judge, seed=0, checkpoint=path)
+    assert kept.epoch == 3 and len(seen) == 5  # one epoch was left
+    pairs = zip(whole.state_dict().values(), model.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_rounding_leaves_vectors_and_what_half_precision_holds():
@@ -200,6 +214,72 @@ def test_the_tables_begin_with_what_they_are_about():
     every = [cell for table in TABLES for cell in plan(table)]
     assert len({cell.key for cell in every}) == len(every)
     assert len({(cell.table, cell.slug) for cell in every}) == len(every)
+
+
+def test_trained_networks_are_compared_with_the_best_rule_seed_by_seed():
+    cells = plan("after-training")
+    assert (cells[0].task, cells[0].method) == ("cifar10-resnet20", "best-of-rules")
+    groups = {(cell.task, cell.label, cell.seed) for cell in cells}
+    rules = {(cell.task, cell.label, cell.seed) for cell in cells if cell.method == "best-of-rules"}
+    assert groups == rules
+    assert {cell.seed for cell in plan("after-training", seeds=range(20))} == set(range(10))
+    inner = [cell for cell in cells if cell.who == "uniform-inner"]
+    assert inner and all(cell.settings["groups"] == "inner" for cell in inner)
+    half = next(cell for cell in cells if cell.task.endswith("56") and cell.budget["macs"] == 0.5)
+    assert "CHIP, Sui et al. 2021" in {row.method for row in half.published}
+    assert all(row.macs_cut == 50 for row in half.published)
+    with pytest.raises(ValueError, match=r"methods=\['cem'\]: table after-training has best-of"):
+        plan("after-training", methods=("cem",))
+
+
+def test_the_table_of_trained_networks_says_what_is_left_of_a_gain(done):
+    row = done[0]
+    cell = dataclasses.replace(DIGITS, table="after-training", label="params 25 %, 3 epochs")
+    rows = []
+    for seed, gain in enumerate((0.01, 0.02, 0.03)):
+        for method, more in (("best-of-rules", 0.0), ("rl-pruner", gain)):
+            pruned = dataclasses.replace(row.pruned, test_accuracy=0.9 + more, before_val=0.5)
+            own = dataclasses.replace(cell, method=method, seed=seed)
+            rows.append(dataclasses.replace(row, cell=own, pruned=pruned))
+    text = to_markdown("after-training", rows)
+    assert "| rl-pruner | 3 | +0.00 (+0.00 to +0.00) | +2.00 (+1.00 to +3.00) |" in text
+    few = to_markdown("after-training", rows[:2])
+    assert "| rl-pruner | 1 | +0.00 | +1.00 |" in few
+
+
+def test_a_cell_that_was_killed_while_it_trained_is_not_searched_again(tmp_path, monkeypatch):
+    cell = dataclasses.replace(DIGITS, recovery=dataclasses.replace(DIGITS.recovery, epochs=2))
+    whole = run_cell(cell, CONTEXT, tmp_path / "whole", provenance("a test"))
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*arguments, **options):
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr("benchmarks.reproduce.cell.recover", stop)
+        with pytest.raises(Stopped):
+            run_cell(cell, CONTEXT, tmp_path / "cut", provenance("a test"))
+    with monkeypatch.context() as patched:
+        patched.setattr("benchmarks.reproduce.cell.get_agent", stop)
+        row = run_cell(cell, CONTEXT, tmp_path / "cut", provenance("a test"))
+        with pytest.raises(Stopped):  # what was kept is of another question
+            other = dataclasses.replace(cell, seed=1)
+            run_cell(other, CONTEXT, tmp_path / "cut", provenance("a test"))
+    assert row.pruned == whole.pruned and row.evaluations == whole.evaluations
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "cut"}
+
+
+def test_weights_drawn_anew_are_those_of_an_untrained_network_of_the_same_shape():
+    model = get_task("digits-resnet8").model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    draw_anew(model, 3)
+    first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert not torch.equal(first["conv1.weight"], before["conv1.weight"])
+    assert torch.equal(first["bn1.running_mean"], torch.zeros_like(first["bn1.running_mean"]))
+    draw_anew(model, 3)
+    assert all(torch.equal(tensor, first[name]) for name, tensor in model.state_dict().items())
 
 
 def test_what_a_table_does_not_have_is_named():

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "train": "search with an agent and write what it found",
         "prune": "prune once, without a search",
+        "finetune": "train a saved pruned model with the dense one as its teacher",
         "evaluate": "judge a saved pruned model",
         "graph": "show which layers lose channels together, and what is frozen and why",
         "profile": "show where the time of an environment's step goes",

@@ -19,7 +19,14 @@ from torch.nn import functional as F
 from pruning_env.arguments import check_choice, check_count, check_fraction, check_positive
 from pruning_env.tasks.data import Split, Splits
 
-__all__ = ["FineTuner", "FineTuning", "augment", "distillation_loss", "training_images"]
+__all__ = [
+    "FineTuner",
+    "FineTuning",
+    "augment",
+    "distillation_loss",
+    "objective",
+    "training_images",
+]
 
 
 @dataclass(frozen=True)
@@ -199,23 +206,21 @@ class FineTuner:
             weight_decay=settings.weight_decay,
             nesterov=settings.nesterov,
         )
-        kind, on_gpu = self._device.type, self._device.type == "cuda"
         for step, index in enumerate(self._order(generator)):
             images = self._batch(index, generator)
             for group in optimiser.param_groups:
                 group["lr"] = settings.rate(step)
-            with torch.autocast(kind, torch.bfloat16, enabled=on_gpu):
-                with torch.no_grad():
-                    taught = teacher(images)
-                logits = model(images)
-            optimiser.zero_grad(set_to_none=True)
-            distillation_loss(
-                logits.float(),
-                taught.float(),
+            loss = objective(
+                model,
+                images,
                 self._labels[index.to(self._device)],
-                settings.temperature,
-                settings.distillation,
-            ).backward()
+                teacher=teacher,
+                temperature=settings.temperature,
+                share=settings.distillation,
+                bfloat16=self._device.type == "cuda",
+            )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
             optimiser.step()
             yield step + 1
         optimiser.zero_grad(set_to_none=True)
@@ -259,12 +264,49 @@ def training_images(
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
+def objective(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    teacher: nn.Module | None,
+    temperature: float,
+    share: float,
+    label_smoothing: float = 0.0,
+    bfloat16: bool = False,
+) -> torch.Tensor:
+    """The loss of one batch: of the labels and, where there is a teacher, of its outputs.
+
+    Args:
+        model: In train mode; returns (N, classes) logits.
+        images: (N, C, H, W), normalised, on the model's device.
+        labels: (N,) int64.
+        teacher: In eval mode; None for labels only.
+        temperature: See `distillation_loss`.
+        share: See `distillation_loss`; 0 needs no teacher.
+        label_smoothing: Share of the label that is spread over all classes.
+        bfloat16: Whether both networks run in bfloat16 where autocast allows it; the loss itself
+            is float32.
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        taught = None
+        if teacher is not None and share > 0:
+            with torch.no_grad():
+                taught = teacher(images)
+        logits = model(images)
+    logits = logits.float()
+    if taught is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    return distillation_loss(logits, taught.float(), labels, temperature, share, label_smoothing)
+
+
 def distillation_loss(
     logits: torch.Tensor,
     taught: torch.Tensor,
     labels: torch.Tensor,
     temperature: float,
     share: float,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """`share * T^2 * KL(teacher || student) + (1 - share) * cross-entropy`, mean per image.
 
@@ -276,6 +318,7 @@ def distillation_loss(
         labels: (N,) int64.
         temperature: T > 0.
         share: in [0, 1].
+        label_smoothing: share of the label that is spread over all classes, in [0, 1).
     """
     divergence = F.kl_div(
         F.log_softmax(logits / temperature, dim=1),
@@ -283,7 +326,7 @@ def distillation_loss(
         reduction="batchmean",
         log_target=True,
     )
-    hard = F.cross_entropy(logits, labels)
+    hard = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     return share * temperature**2 * divergence + (1 - share) * hard
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Processes", "processes"]
+__all__ = ["ALONE", "Processes", "processes"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Processes:
         """Until all processes are here."""
         if self.world > 1:
             distributed.barrier()
+
+
+#: A single process on the CPU.
+ALONE = Processes(0, 1, "cpu")
 
 
 @contextlib.contextmanager
