@@ -1,6 +1,6 @@
 """The networks of the zoo: how to build each, and an input for it. Knows nothing of measuring.
 
-Weights are random: nothing is ever downloaded.
+Weights are random: nothing is ever downloaded. Those of timm need timm, which is an extra.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from benchmarks.zoo.timm_names import timm_names
 from pruning_env.tasks.models import CifarResNet, CifarVGG, LeNet5
 
 Shape = tuple[int, ...]
@@ -25,7 +27,7 @@ class ZooModel:
     """One network of the zoo.
 
     Attributes:
-        name: as torchvision registers it, or as in `_OWN`.
+        name: as torchvision registers it, or as in `_OWN`; of timm's networks with "timm/" before.
         family: "classification", "segmentation", "detection", ...
         build: makes it, with random weights.
         shapes: of its inputs, batch 1.
@@ -60,7 +62,13 @@ _TORCHVISION: dict[str, ModuleType] = {
     "quantization": torchvision.models.quantization,
 }
 
-FAMILIES = ("cifar", *_TORCHVISION)
+FAMILIES = ("cifar", *_TORCHVISION, "timm")
+
+
+def buildable_families() -> tuple[str, ...]:
+    """Those of `FAMILIES` whose networks can be built here."""
+    return tuple(f for f in FAMILIES if f != "timm" or find_spec("timm") is not None)
+
 
 #: Small pictures, so that double precision on a processor is quick.
 _DEFAULT_SHAPES: dict[str, tuple[Shape, ...]] = {
@@ -130,6 +138,16 @@ def zoo_models() -> dict[str, ZooModel]:
                     double=family != "optical_flow",  # RAFT makes its coordinates in float32
                 )
             )
+    models += [
+        ZooModel(
+            f"timm/{one.name}",
+            "timm",
+            partial(_build_timm, one.name),
+            ((1, 3, one.pixels, one.pixels),),
+            one.size,
+        )
+        for one in timm_names()
+    ]
     models.sort(key=lambda model: model.size)
     return {model.name: model for model in models}
 
@@ -148,6 +166,13 @@ def _builder(name: str, family: str) -> Callable[[], nn.Module]:
         return DetectorCore(model) if family == "detection" else model
 
     return build
+
+
+def _build_timm(name: str) -> nn.Module:
+    import timm  # late, because it is an extra
+
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
 
 
 def _shapes(name: str, family: str) -> tuple[Shape, ...]:

@@ -23,9 +23,9 @@ def add_commands(commands: Any) -> None:
     zoo.add_argument(
         "--families",
         type=_names,
-        default=FAMILIES,
+        default=defaults.families,
         metavar="A,B",
-        help=f"of {', '.join(FAMILIES)} (default: all)",
+        help=f"of {', '.join(FAMILIES)} (default: all that are installed)",
     )
     zoo.add_argument("--peers", action="store_true", help="measure Torch-Pruning beside it")
     zoo.add_argument(

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pruning_agents.search.rows import Provenance, keyed_rows
 from pruning_env.files import atomic_write
@@ -23,6 +23,12 @@ ROUNDING_FACTOR = 10
 #: A pruned model's output has to depend on its input by this multiple of the tolerance: in one that
 #: says the same of everything, wrong channels would not show.
 SIGNAL_FACTOR = 10
+
+#: The reason that every network's head stays for.
+HEAD = "an output of the model"
+
+#: Parameters that stay for other reasons than the head, as a share: from here on they are named.
+MUCH = 0.05
 
 #: A mask that changes the output by less than this proves nothing.
 SMALLEST_EFFECT = 1e-3
@@ -68,6 +74,8 @@ class Measurement:
         params_counted: Whether `graph.params` is what counting on the pruned model gives.
         macs_counted: Whether `graph.macs` is half of what `FlopCounterMode` counts on it.
         trains: "" when the pruned model runs forward and backward in train mode, else the error.
+        stays: Share of the parameters that stay when every group is cut to one channel, by reason;
+            empty in rows that were made before this was measured.
     """
 
     groups: int
@@ -89,6 +97,12 @@ class Measurement:
     macs_counted: bool
     trains: str
     rounding: float = 0.0
+    stays: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> float:
+        """Share of the parameters that stay for other reasons than the head; 0 if not measured."""
+        return sum(self.stays.values()) - self.stays.get(HEAD, 0.0)
 
 
 @dataclass(frozen=True)

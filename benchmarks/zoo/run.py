@@ -9,13 +9,13 @@ import multiprocessing
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.zoo.catalogue import FAMILIES, ZooModel, zoo_models
+from benchmarks.zoo.catalogue import FAMILIES, ZooModel, buildable_families, zoo_models
 from benchmarks.zoo.peer import peer_version
 from benchmarks.zoo.rows import (
     Measurement,
@@ -32,7 +32,7 @@ from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.files import atomic_write
 
 #: Distributions, besides those of every row, that a row of the zoo depends on.
-_RECORDED = ("torchvision", "torch-pruning")
+_RECORDED = ("torchvision", "timm", "torch-pruning")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ZooSettings:
 
     Attributes:
         models: names; empty for all of `families`.
-        families: as in the catalogue.
+        families: as in the catalogue; all that can be built here unless said.
         peers: measure Torch-Pruning, too.
         out: file of rows; the table goes beside it. Rows of other networks stay.
         resume: leave out what has a row without failures (and with a peer, if peers are measured).
@@ -54,7 +54,7 @@ class ZooSettings:
     """
 
     models: tuple[str, ...] = ()
-    families: tuple[str, ...] = FAMILIES
+    families: tuple[str, ...] = field(default_factory=buildable_families)
     peers: bool = False
     out: Path = Path("benchmarks/results/zoo.jsonl")
     resume: bool = False
@@ -70,7 +70,8 @@ def run_zoo(settings: ZooSettings, command: str, console: Console) -> tuple[ZooR
     """Measure every network asked for; write the rows and the table after each; return all rows.
 
     Raises:
-        ValueError: When a model or family is unknown, or peers are wanted and not installed.
+        ValueError: When a model or family is unknown, or timm or peers are wanted and not
+            installed.
     """
     chosen = _chosen(settings)
     if settings.peers and peer_version() is None:
@@ -114,9 +115,14 @@ def _chosen(settings: ZooSettings) -> list[ZooModel]:
             raise ValueError(
                 f"{kind}: {', '.join(unknown)} unknown; known are {', '.join(allowed)}"
             )
-    if settings.models:
-        return [known[name] for name in known if name in settings.models]
-    return [model for model in known.values() if model.family in settings.families]
+    chosen = [
+        model
+        for model in known.values()
+        if (model.name in settings.models if settings.models else model.family in settings.families)
+    ]
+    if any(model.family not in buildable_families() for model in chosen):
+        raise ValueError("networks of timm need timm, which is not installed: the extra timm has it")
+    return chosen
 
 
 def _origin(command: str) -> Provenance:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.zoo.rows import (
+    HEAD,
+    MUCH,
     ROUNDING_FACTOR,
     SIGNAL_FACTOR,
     SMALLEST_EFFECT,
@@ -53,6 +55,8 @@ def to_markdown(rows: Sequence[ZooRow]) -> str:
             lines.append(cells + (_peer_cells(row.peer) if peers else ()))
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         parts.append(f"## {family}\n\n{body}")
+    if lossy := _lossy(rows):
+        parts.append(_losses(lossy))
     return "\n\n".join([*parts, _caption(rows, peers)]) + "\n"
 
 
@@ -66,6 +70,12 @@ def summary(rows: Sequence[ZooRow]) -> str:
     )
     text += f"{len(skipped)} not measured"
     text += (": " + ", ".join(f"{row.model} ({row.skipped})" for row in skipped)) if skipped else ""
+    told = [row for row in rows if row.ours and row.ours.stays]
+    if told:
+        text += (
+            f". {len(_lossy(rows))} of {len(told)} networks keep more than {MUCH:.0%} of their "
+            "parameters for other reasons than the head".replace("%", " %")
+        )
     asked = [row.peer for row in rows if row.peer]
     if asked:
         text += f". Torch-Pruning: {sum(not peer.failure for peer in asked)} of {len(asked)} run"
@@ -80,6 +90,31 @@ def summary(rows: Sequence[ZooRow]) -> str:
                 f"(median {ratios[len(ratios) // 2]:.1f})"
             )
     return text + "."
+
+
+def _lossy(rows: Sequence[ZooRow]) -> list[ZooRow]:
+    return [row for row in rows if row.ours and row.ours.lost > MUCH]
+
+
+def _losses(rows: Sequence[ZooRow]) -> str:
+    """Who keeps much for other reasons than the head, and for which; most first."""
+    lines = ["| model | prunable % | head % | other reasons |", "| --- | ---: | ---: | --- |"]
+    for row in sorted(rows, key=lambda row: -row.ours.lost if row.ours else 0.0):
+        assert row.ours is not None
+        others = [(why, share) for why, share in row.ours.stays.items() if why != HEAD]
+        others.sort(key=lambda each: -each[1])
+        reasons = "; ".join(
+            f"{_plain(why)}: {100 * share:.1f} %" for why, share in others if share >= _LEAST
+        )
+        head = 100 * row.ours.stays.get(HEAD, 0.0)
+        lines.append(
+            f"| {row.model} | {100 * row.ours.prunable_share:.1f} | {head:.1f} | {reasons} |"
+        )
+    return "## What else stays\n\n" + "\n".join(lines)
+
+
+#: A reason for less than this share of the parameters is not worth a place in the table.
+_LEAST = 0.005
 
 
 def _cells(row: ZooRow) -> tuple[str, ...]:
@@ -142,7 +177,9 @@ def _caption(rows: Sequence[ZooRow], peers: bool) -> str:
 group is cut to one channel. **frozen**: layers some or all of whose outputs stay; the rows have the
 reason for each. **trace s**: one trace, in a process that has traced another network before.
 **prune ms**: a fresh random mask that keeps half of the channels, and the surgery; median.
-**params left %**: under such a mask.
+**params left %**: under such a mask. **What else stays**: the networks that keep more than
+{MUCH:.0%} of their parameters, when every group is cut to one channel, for other reasons than that
+the head is an output.
 
 **pruned = masked**: largest difference between the outputs of the pruned model and of the full-size
 model with the removed channels masked, relative to the largest output, over masks that keep 50 %

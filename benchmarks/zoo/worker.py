@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing.connection
 import os
+import re
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -149,6 +151,7 @@ def measure(
         params=params,
         macs=macs,
         prunable_share=1 - float(graph.params_at(np.ones_like(graph.sizes))) / params,
+        stays=staying(model, graph),
         trace=trace,
         prune=prune,
         params_left=float(graph.params(keeps[0])) / params,
@@ -165,9 +168,31 @@ def measure(
     )
 
 
+def staying(model: nn.Module, graph: ChannelGraph) -> dict[str, float]:
+    """Share of the parameters that stay when every group is cut to one channel, by reason.
+
+    A layer whose outputs are free still has one row, as wide as what stays of its input.
+    """
+    first = np.zeros(graph.num_channels, bool)
+    first[[group.start for group in graph.groups]] = True
+    shares: Counter[str] = Counter()
+    whole = peer.parameters_of(model)
+    for name, parameter in graph.prune(model, first).named_parameters():
+        reason = graph.frozen.get(name.rpartition(".")[0]) or graph.frozen.get(name)
+        shares[_kind(reason or "inputs of what stays")] += parameter.numel() / whole
+    return dict(shares.most_common())
+
+
+def _kind(reason: str) -> str:
+    """A reason without numbers of channels and names of modules: the same for repeated layers."""
+    reason = re.sub(r"^\d+ of \d+ channels: ", "", reason)
+    return re.sub(r" in (the model|[\w.]*\.\w+|\w+)(?= |,|\)|$)", "", reason)
+
+
 def _flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    # With gradients: without them attention takes a fused path that the counter does not see.
-    with FlopCounterMode(display=False) as counter:
+    # With gradients: without them attention takes a fused path that the counter does not see; and
+    # without oneDNN, whose kernel of a recurrent layer it does not see either.
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
         model(*inputs)
     return counter.get_total_flops()
 

@@ -427,11 +427,24 @@ def _refresh_prelu(module: Any) -> None:
     module.num_parameters = len(module.weight)
 
 
+def _refresh_recurrent(module: Any) -> None:
+    first, second = (module._parameters[f"weight_{way}_l0"] for way in ("ih", "hh"))
+    module.input_size = first.shape[1]
+    if not module.proj_size:  # with a projection, only inputs go
+        module.hidden_size = second.shape[1]
+
+
+def _refresh_cell(module: Any) -> None:
+    module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
+
+
 _REFRESH: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.modules.conv._ConvNd: _refresh_conv,
     nn.Linear: _refresh_linear,
     nn.PReLU: _refresh_prelu,
     nn.Embedding: _refresh_embedding,
+    nn.RNNBase: _refresh_recurrent,
+    nn.RNNCellBase: _refresh_cell,
 }
 
 

@@ -64,6 +64,7 @@ _WIDTHS = frozenset(
     (
         *("in_channels", "out_channels", "num_features", "num_channels", "in_features"),
         *("out_features", "num_parameters", "embedding_dim", "normalized_shape"),
+        *("input_size", "hidden_size"),
     )
 )
 

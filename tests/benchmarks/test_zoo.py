@@ -20,13 +20,19 @@ import torchvision
 from rich.console import Console
 from torch import nn
 
-from benchmarks.zoo.catalogue import FAMILIES, DetectorCore, example_input, zoo_models
+from benchmarks.zoo.catalogue import (
+    FAMILIES,
+    DetectorCore,
+    buildable_families,
+    example_input,
+    zoo_models,
+)
 from benchmarks.zoo.rows import Measurement, Peer, Timing, ZooRow, read_rows, write_rows
 from benchmarks.zoo.run import ZooSettings, run_zoo
 from benchmarks.zoo.surgery import SurgerySettings, run_surgery, slicer
 from benchmarks.zoo.table import summary, to_markdown
 from benchmarks.zoo.timing import interleaved
-from benchmarks.zoo.worker import difference, trains_a_step
+from benchmarks.zoo.worker import difference, staying, trains_a_step
 from pruning_agents.search.rows import Provenance
 from pruning_env.graph.channel_graph import ChannelGraph
 from tests.helpers.paths import ROOT
@@ -78,6 +84,83 @@ def test_the_catalogue_has_all_of_torchvision_and_small_models_first() -> None:
     assert {model.family for model in models.values()} == set(FAMILIES)
     sizes = [model.size for model in models.values()]
     assert sizes == sorted(sizes)
+
+
+def test_the_catalogue_has_150_networks_of_timm_whether_it_is_installed_or_not() -> None:
+    names = [name for name, model in zoo_models().items() if model.family == "timm"]
+    assert len(names) >= 150
+    assert all(name.startswith("timm/") for name in names)
+
+
+def test_networks_of_timm_are_refused_where_it_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.zoo.catalogue.find_spec", lambda name: None)
+    assert buildable_families() == FAMILIES[:-1]
+    settings = ZooSettings(models=("timm/lcnet_035",), out=tmp_path / "zoo.jsonl")
+    with pytest.raises(ValueError, match="need timm, which is not installed"):
+        run_zoo(settings, "command", quiet())
+
+
+def test_every_network_of_timm_is_one_that_timm_has() -> None:
+    timm = pytest.importorskip("timm")
+    names = [model.name for model in zoo_models().values() if model.family == "timm"]
+    assert {name.removeprefix("timm/") for name in names} <= set(timm.list_models())
+
+
+def test_a_network_of_timm_is_measured_and_says_its_version(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    settings = ZooSettings(
+        models=("timm/lcnet_035",), out=tmp_path / "zoo.jsonl", repetitions=1
+    )
+    (row,) = run_zoo(settings, "command", quiet())
+    assert row.failures() == () and row.ours is not None
+    assert row.provenance.versions["timm"] != "not installed"
+    assert sum(row.ours.stays.values()) == pytest.approx(1 - row.ours.prunable_share)
+    assert "## timm" in (tmp_path / "zoo.md").read_text()
+
+
+def test_what_stays_is_told_by_its_reason() -> None:
+    """Of 8 + 64 + 16 weights and 8 + 8 + 2 biases: the head's two rows of one column each."""
+
+    class Picking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(1, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            return self.c(self.b(x[:, [1, 0, 2, 3, 4, 5, 6, 7]]))
+
+    model = Picking().eval()
+    stays = staying(model, ChannelGraph.trace(model, torch.randn(1, 1, 4, 4)))
+    whole = 106
+    assert stays == pytest.approx(
+        {
+            "index picks channels by number": 16 / whole,
+            "an output of the model": 4 / whole,
+            "inputs of what stays": 9 / whole,
+        }
+    )
+
+
+def test_the_table_names_the_networks_that_keep_much_for_other_reasons_than_their_head() -> None:
+    lossy = dataclasses.replace(
+        GOOD,
+        prunable_share=0.8,
+        stays={"an output of the model": 0.12, "picks channels": 0.06, "else": 0.02},
+    )
+    headed = dataclasses.replace(
+        GOOD, prunable_share=0.8, stays={"an output of the model": 0.17, "else": 0.03}
+    )
+    rows = [
+        dataclasses.replace(ROW, model="lossy", ours=lossy),
+        dataclasses.replace(ROW, model="headed", ours=headed),
+    ]
+    assert "1 of 2 networks keep more than 5 % of their parameters" in summary(rows)
+    text = to_markdown(rows)
+    assert "| lossy | 80.0 | 12.0 | picks channels: 6.0 %; else: 2.0 % |" in text
+    assert "| headed | 80.0 | 17.0" not in text
 
 
 def test_a_detector_without_its_boxes_runs_on_a_tensor() -> None:

@@ -73,10 +73,8 @@ def check_pruning(
     same = run(graph.prune(network, graph.full()), inputs)
     assert all(map(torch.equal, leaves(same), leaves(dense)))
     assert graph.params(keep) == sum(p.numel() for p in pruned.parameters())
-    # An einsum over a single channel left is a plain product, which the counter does not see;
-    # convolutions whose weight is computed the graph does not count.
-    uncounted = ("einsum", "weight norm", "spectral norm", "bounded")
-    if not any(getattr(m, "how", "") in uncounted for m in network.modules()):
+    # An einsum over a single channel left is a plain product, which the counter does not see.
+    if not any(getattr(m, "how", "") == "einsum" for m in network.modules()):
         assert graph.macs(keep) * 2 * len(inputs[0]) == counter.get_total_flops()
     outputs = pruned.train()(*(torch.cat([x, x, x]) for x in inputs))
     sum(leaf.square().mean() for leaf in leaves(outputs)).backward()  # type: ignore[union-attr]

@@ -299,10 +299,12 @@ def _layer(tensor: str) -> str:
     """The module that a tensor makes a layer of; the tensor itself where a module holds several."""
     layer, computed, _ = tensor.partition(".parametrizations.")
     module, _, name = tensor.rpartition(".")
-    return layer if computed else module if module and name in _PLAIN else tensor
+    plain = name in _PLAIN or _RECURRENT.fullmatch(name)
+    return layer if computed else module if module and plain else tensor
 
 
 _NUMBER = re.compile(r"\d+")
+_RECURRENT = re.compile(r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?")
 _PLAIN = (
     *("weight", "bias", "running_mean", "running_var"),
     # what hooks compute a weight from

@@ -3,7 +3,14 @@
 To add an operator, add one rule to the module of its kind, and one test.
 """
 
-from pruning_env.graph.tracing.rules import elementwise, layers, movement, space, weights
+from pruning_env.graph.tracing.rules import (
+    elementwise,
+    layers,
+    movement,
+    recurrent,
+    space,
+    weights,
+)
 from pruning_env.graph.tracing.rules.registry import RULES, apply_rule
 from pruning_env.graph.tracing.rules.weights import computed_weights
 
@@ -14,6 +21,7 @@ __all__ = [
     "elementwise",
     "layers",
     "movement",
+    "recurrent",
     "space",
     "weights",
 ]
