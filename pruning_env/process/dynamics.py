@@ -8,7 +8,6 @@ nothing of Gymnasium environments, seeds, observations or rendering.
 
 from __future__ import annotations
 
-import bisect
 import copy
 import dataclasses
 import functools
@@ -17,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning_env.arguments import check_count, check_fraction
-from pruning_env.process.actions import split_by_turns
-from pruning_env.process.constraints import StepPath, make_constraint
-from pruning_env.process.filters import filters_per_channel
+from pruning_env.arguments import check_count
+from pruning_env.process.constraints import make_constraint
+from pruning_env.process.cutting import Cutting
 from pruning_env.process.judging import StateJudge
 from pruning_env.process.payment import Payment
 from pruning_env.process.ranking import Ranking
 from pruning_env.process.rewards import RewardFunction, accuracy_change
-from pruning_env.process.rounding import WidthUnits
 from pruning_env.process.sensitivity import SensitivityMeter
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.process.state_check import StateCheck
@@ -119,13 +116,8 @@ class PruningDynamics:
         self.constraint = make_constraint(constraint, max_steps)
         self.action = action
         self.graph = graph
-        self._check_action(max_steps)
         self.evaluator = evaluator
         self.budgets = budgets
-        share = check_fraction("channels_per_step", channels_per_step)
-        self.units = WidthUnits(graph.sizes, round_to)
-        self._units_per_step = max(1, round(share * graph.num_channels / round_to))
-        self.per_step = self._units_per_step * round_to
         self.payment = Payment(graph, evaluator, reward, reward_scale)
         self.reward, self.reward_scale = reward, self.payment.reward_scale
         self.lazy, self.unmet = self.payment.lazy, self.payment.unmet
@@ -133,10 +125,20 @@ class PruningDynamics:
             sensitivity_every = check_count("sensitivity_every", sensitivity_every)
         self.sensitivity_every = sensitivity_every
         self.recover_every = check_count("recover_every", recover_every)
-        self._filters = filters_per_channel(graph) * round_to
-        self._filters_per_step = self._check_filters(filters_per_step)
         self.ranking = Ranking(graph, evaluator, importance, rank_every)
         self.scores, self.rank = self.ranking.scores, self.ranking.rank
+        self.usage_meter = UsageMeter(graph, evaluator, budgets)
+        self._cutting = Cutting(
+            graph,
+            action,
+            self.ranking,
+            self.usage_meter,
+            channels_per_step=channels_per_step,
+            filters_per_step=filters_per_step,
+            round_to=round_to,
+        )
+        self._cutting.check(self.constraint)
+        self.units, self.per_step = self._cutting.units, self._cutting.per_step
         self.sensitivity = SensitivityMeter(
             graph,
             evaluator,
@@ -146,11 +148,7 @@ class PruningDynamics:
             dense_importance=importance == "taylor",
         )
         measured = None if sensitivity_every is None else self.sensitivity
-        full = graph.full()
-        self._dense_params = int(graph.params(full))
-        self._dense_macs = int(graph.macs(full))
         self._judge = StateJudge(evaluator, lazy=self.lazy, sensitivity=measured)
-        self.usage_meter = UsageMeter(graph, evaluator, budgets)
         self._recognise = StateCheck(
             graph,
             evaluator,
@@ -159,52 +157,6 @@ class PruningDynamics:
             self.ranking,
             sensitivity=measured,
         )
-
-    def _check_action(self, max_steps: int | None) -> None:
-        """Refuse an action that the constraint cannot do with."""
-        if self.action.free and max_steps is None:
-            raise ValueError(
-                "max_steps=None is not allowed with an action that may remove nothing, such as "
-                "'ratio'; give an integer of at least 1"
-            )
-        if self.action.turns and max_steps != len(self.graph.groups):
-            raise ValueError(
-                f"max_steps={max_steps} is not allowed where groups take turns; give "
-                f"{len(self.graph.groups)}, the number of groups"
-            )
-        if self.action.turns and self.constraint.name == "project":
-            raise ValueError(
-                "constraint='project' is not allowed where groups take turns: its last step could "
-                "only take from the last group; give 'wall'"
-            )
-
-    def _check_filters(self, share: float | None) -> int | None:
-        """How many filters and neurons a step removes; None where it counts channels."""
-        if share is None:
-            return None
-        number = check_fraction("filters_per_step", share) * int(
-            self.graph.sizes @ filters_per_channel(self.graph)
-        )
-        if self.action.free or self.action.turns or self.constraint.name == "wall":
-            raise ValueError(
-                f"filters_per_step={share!r} is not allowed with constraint='wall', or with an "
-                "action that says itself how much goes; give None"
-            )
-        return max(1, round(number))
-
-    def _usual(self, action: np.ndarray, left: np.ndarray, given: np.ndarray) -> int:
-        """Units that a step removes, unless action or constraint say otherwise."""
-        wanted = self._filters_per_step
-        if wanted is None:
-            return self._units_per_step
-
-        def filters(units: int) -> int:
-            return int(self.action.split(action, units, left, given) @ self._filters)
-
-        most = max(1, int(left.sum()))
-        enough = bisect.bisect_left(range(1, most), wanted, key=filters) + 1
-        fewer = max(1, enough - 1)
-        return fewer if wanted - filters(fewer) < filters(enough) - wanted else enough
 
     def under(self, constraint: str) -> PruningDynamics:
         """The same process by another constraint, with as many steps; all else is shared.
@@ -216,7 +168,7 @@ class PruningDynamics:
         """
         twin = copy.copy(self)
         twin.constraint = make_constraint(constraint, self.constraint.max_steps)
-        twin._check_action(twin.constraint.max_steps)
+        self._cutting.check(twin.constraint)
         return twin
 
     def initial(self) -> PruningState:
@@ -248,52 +200,14 @@ class PruningDynamics:
         Raises:
             ValueError: a bad action; see the action kind's `parse`.
         """
-        parsed = self.action.parse(action, state.step)
-        left, reserve = split_by_turns(self.action, state.step, self.units.left(state.counts))
-        given = self.units.given(state.counts)
-        scores = self.ranking.scores_at(state)
-        rank = self.ranking.rank_by(scores, state)
-        most = int(left.sum())
-        spare = 0 if reserve is None else int(reserve.sum())
-
-        @functools.cache
-        def after(
-            units: int, reserved: bool = False
-        ) -> tuple[np.ndarray, np.ndarray, NetworkUsage]:
-            taken = self.action.split(parsed, units, left, given)
-            if reserved and reserve is not None:
-                taken = taken + reserve
-            counts = self.units.take(state.counts, taken)
-            keep = self.graph.keep_top(rank, counts)
-            return counts, keep, NetworkUsage(self.usage_meter, keep, state.weights)
-
-        path = StepPath(
-            asked=self.action.asks(parsed, self._usual(parsed, left, given), left),
-            later=self.later(state.step + 1, most) if reserve is None else spare,
-            left=most + spare,
-            meets=lambda units: after(units - spare, spare > 0)[2].feasible,
-        )
-        units = self.constraint.units(path, state.step + 1)
         every = self.sensitivity_every
         due = every is not None and (state.step + 1) % every == 0
-        # Called as in `meets`, so that what was measured there is not measured anew.
-        counts, keep, reading = after(min(units, most), False)
-        return PruningState(
-            keep=keep,
-            counts=counts,
-            step=state.step + 1,
-            metrics=None,
-            usage=reading.usage,
-            params=int(self.graph.params(keep)) / self._dense_params,
-            macs=int(self.graph.macs(keep)) / self._dense_macs,
-            last_action=parsed,
-            requested=units * self.units.round_to,
-            removed=int((state.counts - counts).sum()),
-            weights=state.weights,
+        return self._cutting.apply(
+            state,
+            action,
+            self.constraint,
             known=(state.metrics or state.known) if self.lazy else None,
             sensitivity=None if due else state.sensitivity,
-            teacher=state.teacher,
-            ranking=None if self.ranking.due(state.step + 1) else scores,
         )
 
     def later(self, step: int, most: int) -> int:
@@ -301,10 +215,7 @@ class PruningDynamics:
 
         Where groups take turns, it is what the later groups hold instead.
         """
-        horizon = self.constraint.max_steps
-        if horizon is None:
-            return 0
-        return max(0, horizon - step) * (most if self.action.free else self._units_per_step)
+        return self._cutting.later(self.constraint, step, most)
 
     def judge(self, state: PruningState) -> PruningState:
         """The same state with its search-val metrics; one evaluation unless it has them."""

@@ -421,3 +421,38 @@ def test_the_rate_rises_through_warm_up_and_falls_towards_zero():
     assert [plain.rate(step) for step in (0, 5)] == pytest.approx([1.0, 0.5])
     with pytest.raises(ValueError, match="warmup=10 is not allowed"):
         FineTuning(steps=10, warmup=10)
+
+
+# Settings
+
+
+def test_epochs_are_steps_over_the_images_there_are():
+    settings = FineTuning(epochs=3, warmup=1, batch_size=16)
+    assert settings.of_images(65) == FineTuning(steps=12, warmup=4, batch_size=16)
+    assert settings.of_images(5).steps == 3  # all of them in each
+    assert FineTuning(steps=7).of_images(65).steps == 7
+    tuner = trainer(settings)
+    assert tuner._settings.steps == 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("cosine", [0.5, 1.0, 0.8535534, 0.5, 0.1464466]),
+        ("linear", [0.5, 1.0, 0.75, 0.5, 0.25]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_after_warm_up_the_rate_falls_as_the_schedule_says(schedule, rates):
+    settings = FineTuning(steps=5, lr=1.0, warmup=1, schedule=schedule)
+    assert [settings.rate(step) for step in range(5)] == pytest.approx(rates)
+
+
+def test_settings_by_name_are_those_that_have_no_argument_of_their_own():
+    changed = FineTuning(steps=3, lr=0.5).changed({"temperature": 4.0, "epochs": 2})
+    assert changed == FineTuning(steps=3, lr=0.5, temperature=4.0, epochs=2)
+    for wrong in ({"lr": 1.0}, {"steps": 2}, {"speed": 1}, [("epochs", 2)]):
+        with pytest.raises(ValueError, match="finetune_arguments="):
+            FineTuning().changed(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"warmup=2 is not allowed.*2 epochs"):
+        FineTuning().changed({"epochs": 2, "warmup": 2})

@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "action": "ratio",
     "logit_scale": 2.0,
     "channels_per_step": 0.2,
+    "filters_per_step": None,  # not with such an action
     "max_steps": 6,
     "round_to": 5,
     "reward": "rl_pruner",
@@ -48,11 +49,16 @@ OTHER: dict[str, Any] = {
     "observation": "dict",
     "importance": "l1",
     "importance_images": 32,
+    "rank_every": 2,
+    "sensitivity": "probe",
     "sensitivity_every": 2,
     "recovery": "none",
+    "recover_when": "candidate",  # as the only one with this recovery
+    "recover_every": 2,
     "recovery_images": 64,
     "finetune_steps": 3,
     "finetune_lr": 0.01,
+    "finetune_arguments": {"epochs": 1},
     "val_images": 100,
     "constraint": "wall",
     "device": "cpu",
@@ -63,7 +69,12 @@ OTHER: dict[str, Any] = {
 
 
 #: The table knows one kind of each.
-ONLY = {"action": "distribution", "observation": "flat", "sensitivity_every": None}
+ONLY = {
+    "action": "distribution",
+    "observation": "flat",
+    "rank_every": None,
+    "sensitivity_every": None,
+}
 
 
 def others(name: str) -> dict[str, Any]:
