@@ -50,12 +50,16 @@ class TableEvaluator:
         cache_hits: Answers that were repeats.
         trains: False: no recovery in the table trains.
         device: The CPU.
+        race: None: a look-up costs no image, so there is nothing to save.
+        image_passes: 0.
 
     Raises:
         ValueError: An unknown recovery, or the table is of another network.
     """
 
     trains = False
+    race = None
+    image_passes = 0
     device = torch.device("cpu")
 
     def __init__(self, table: Table, graph: ChannelGraph, recovery: str = "bn") -> None:

@@ -30,8 +30,10 @@ from pruning_agents.rl_pruner.lookahead import Lookahead, look_ahead
 from pruning_agents.rl_pruner.published import published, published_env
 from pruning_agents.rl_pruner.transition_search import TransitionSearch
 from pruning_agents.search.distribution import NOISE_KINDS
+from pruning_agents.search.racing import race
 from pruning_agents.search.ranges import check_counts, check_range
 from pruning_agents.search.result import IncumbentTracker
+from pruning_agents.search.rollout import approach
 from pruning_env.process.allocation import distribution
 from pruning_env.process.dynamics import PruningState, Transition
 
@@ -317,25 +319,35 @@ class RLPruner(TransitionSearch):
     def _judge(
         self, state: PruningState, drawn: list[NDArray[np.float64]], room: int
     ) -> list[Candidate]:
-        """Judge distributions as candidates; nothing in the environment moves."""
+        """Judge distributions as candidates; nothing in the environment moves.
+
+        Finished prunings in a race, where the environment has races.
+        """
         actions = [self._to_action(probabilities) for probabilities in drawn]
         before = self._evaluations_of_env()
-        values, transitions = look_ahead(
-            self._dynamics,
-            [state] * len(drawn),
-            actions,
-            Lookahead(self.lookahead, self.depth, self.discount, self.samples_per_epoch),
-            lambda: self._to_action(self.policy.sample(self._observation, self.rng)),
-            room,
-        )
-        spent = self._evaluations_of_env() - before
-        incumbent = self._tracker.state
-        self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
-        if self._tracker.state is not incumbent:
+        if self._dynamics.evaluator.race is None or self.lookahead is not None:
+            rule = Lookahead(self.lookahead, self.depth, self.discount, self.samples_per_epoch)
+            values, transitions = look_ahead(
+                self._dynamics,
+                [state] * len(drawn),
+                actions,
+                rule,
+                lambda: self._to_action(self.policy.sample(self._observation, self.rng)),
+                room,
+            )
+            self._judged = [transition.reward for transition in transitions]
+            spent = self._evaluations_of_env() - before
+            self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
             self._play(state, zip(transitions, actions, strict=False))
+        else:
+            ahead = [approach(self._dynamics, state, action) for action in actions]
+            values, through = race(self._dynamics, ahead, actions)
+            self._judged = list(values)
+            spent = self._evaluations_of_env() - before
+            self._tracker.offer_raced((end for end, _ in through), self._evaluations + spent)
+            self._play(state, through)
         self._evaluations += spent
-        self._visits += len(transitions)
-        self._judged = [transition.reward for transition in transitions]
+        self._visits += len(self._judged)
         return [
             Candidate(float(q), probabilities, action)
             for q, probabilities, action in zip(values, drawn, actions, strict=True)
