@@ -25,6 +25,7 @@ from pruning_env.evaluation.evaluator import Evaluator
 from pruning_env.evaluation.execution import STRATEGIES
 from pruning_env.evaluation.importance.scores import importance_kinds
 from pruning_env.evaluation.precision import PRECISIONS
+from pruning_env.evaluation.racing import check_race
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES, RECOVERY_TIMES
 from pruning_env.evaluation.recovery.finetuning import FineTuning
 from pruning_env.graph.channel_graph import ChannelGraph
@@ -262,6 +263,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `finetune_lr`       | float | `0.001`             | above 0                               |
     | `finetune_arguments`| dict  | `None`              | settings by name; see below           |
     | `val_images`        | int   | `None`              | at least 1; `None`: all of search-val |
+    | `race`              | float | `None`              | in (0, 1); `None`: no races           |
     | `constraint`        | str   | `"terminate"`       | see Episode End                       |
     | `device`            | str   | `"cpu"`             | a torch device                        |
     | `strategy`          | str   | `"auto"`            | see below                             |
@@ -293,6 +295,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
     Fewer
     `val_images`, at equal distances in search-val, make steps cheaper and accuracies coarser.
+    With `race=0.25`, searches that judge many networks at once first compare them on a quarter of
+    these images, and only the better half on the rest; steps, and accuracies that count, are of all
+    images as ever. What is saved are not evaluations but images, of which `image_passes` counts
+    those that pruned networks were shown.
     Likewise `recovery_images` and `importance_images` are taken from search-train: the former by
     `bn` and `reconstruct`, at every evaluation, the latter by the ranking, once, and by the
     sensitivity.
@@ -398,6 +404,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         finetune_lr: float = 1e-3,
         finetune_arguments: Mapping[str, Any] | None = None,
         val_images: int | None = None,
+        race: float | None = None,
         constraint: str = "terminate",
         device: str = "cpu",
         strategy: str = "auto",
@@ -426,6 +433,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         finetuning = FineTuning(finetune_steps, finetune_lr).changed(finetune_arguments)
         if val_images is not None:
             check_count("val_images", val_images)
+        check_race(race, recovery)
         make_constraint(constraint, max_steps)
         _check_device(device)
         check_choice("strategy", strategy, STRATEGIES)
@@ -451,6 +459,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             strategy=strategy,
             precision=precision,
             finetuning=finetuning,
+            race=race,
         )
         self.dynamics = PruningDynamics(
             self.graph,
@@ -514,6 +523,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "finetune_lr": finetune_lr,
             "finetune_arguments": None if finetune_arguments is None else dict(finetune_arguments),
             "val_images": val_images,
+            "race": race,
             "constraint": constraint,
             "device": device,
             "strategy": strategy,
@@ -607,6 +617,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         Forks share the cache; a copy begins with an empty one.
         """
         return self.evaluator.evaluations
+
+    @property
+    def image_passes(self) -> int:
+        """Images that pruned networks were shown by this environment, its forks and copies."""
+        return self.evaluator.image_passes
 
     @property
     def observation_names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from pruning_env.evaluation.ledger import Ledger
 from pruning_env.evaluation.metrics import LOSS_CAP, Metrics, measure
 from pruning_env.evaluation.planning import Plan
 from pruning_env.evaluation.precision import PRECISIONS, arithmetic
+from pruning_env.evaluation.racing import Raced, check_race, run_race
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES, RECOVERY_TIMES
 from pruning_env.evaluation.recovery.finetuning import FineTuner, FineTuning
 from pruning_env.evaluation.vault import Vault
@@ -38,7 +40,7 @@ from pruning_env.tasks.data import Split, Splits
 
 __all__ = ["LOSS_CAP", "Evaluator", "Metrics", "Recovered", "measure"]
 
-_MEMORY = ("cache_hits", "_cache", "_trained")
+_MEMORY = ("cache_hits", "_cache", "_trained", "_fallen")
 
 TRAINED_CACHE = 64
 """Most trained networks that are remembered with their weights."""
@@ -100,6 +102,8 @@ class Evaluator:
         cache_size: Keep masks whose metrics are remembered, least recently used dropped first; 0
             for none. Of trained networks at most `TRAINED_CACHE`.
         finetuning: How "finetune" trains; None for the defaults.
+        race: Share of search-val that `race_many` compares candidates on first, in (0, 1); None:
+            all are judged on all of it.
 
     Attributes:
         graph: As given.
@@ -107,6 +111,7 @@ class Evaluator:
         recovery: As given.
         recover_when: As given.
         precision: As given.
+        race: As given.
         execution: What runs candidates.
         ledger: What counts evaluations and openings of the test split; copies share it.
         cache_hits: Answers from the cache so far.
@@ -131,6 +136,7 @@ class Evaluator:
         importance_images: int = 512,
         cache_size: int = 4096,
         finetuning: FineTuning | None = None,
+        race: float | None = None,
     ) -> None:
         check_choice("recovery", recovery, RECOVERY_NAMES)
         check_choice("recover_when", recover_when, RECOVERY_TIMES)
@@ -146,6 +152,7 @@ class Evaluator:
         check_count("cache_size", cache_size, 0)
         if batch_size is not None:
             check_count("batch_size", batch_size)
+        check_race(race, recovery)
         for name, split in (
             ("search_train", splits.search_train),
             ("search_val", splits.search_val),
@@ -160,6 +167,7 @@ class Evaluator:
         self.recovery = recovery
         self.recover_when = recover_when
         self.precision = precision
+        self.race = race
         self.ledger = Ledger()
         self.cache_hits = 0
 
@@ -192,6 +200,7 @@ class Evaluator:
             batch_size=batch_size,
         )
         self._cache: OrderedDict[bytes, Metrics] = OrderedDict()
+        self._fallen: OrderedDict[bytes, Metrics] = OrderedDict()  # judged on a first part only
         self._cache_size = cache_size
         self._tuner: FineTuner | None = None
         if recovery == "finetune":
@@ -234,6 +243,11 @@ class Evaluator:
         return self.ledger.evaluations
 
     @property
+    def image_passes(self) -> int:
+        """Images that pruned networks were shown so far, of copies too; see `Ledger`."""
+        return self.ledger.image_passes
+
+    @property
     def test_openings(self) -> int:
         """How often the test split was looked at, by copies too."""
         return self.ledger.test_openings
@@ -266,6 +280,7 @@ class Evaluator:
         fresh = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in answers}
         if fresh:
             judged = self.execution.measure_masks(list(fresh.values()), *self._val)
+            self._showed(len(fresh), len(self._val[1]))
             answers.update(zip(fresh, judged, strict=True))
             self.ledger.judged([metrics.accuracy for metrics in judged])
         self.cache_hits += len(keys) - len(fresh)
@@ -345,6 +360,60 @@ class Evaluator:
         _remember(self._trained, key, known, min(self._cache_size, TRAINED_CACHE))
         return known
 
+    def race_many(self, keeps: Sequence[ArrayLike] | NDArray[np.bool_]) -> list[Raced]:
+        """Judge keep masks, each (C,) bool, of which only the best matter; see racing.py.
+
+        Every mask that is new counts as one evaluation, whatever became of it: what is saved are
+        images. One that fell out before is not judged again. Without `race`, all are judged on all
+        images.
+
+        Raises:
+            ValueError: One of the masks has another dtype or shape, or leaves a group without
+                channels; nothing is judged then.
+        """
+        masks = [self._valid(keep) for keep in keeps]
+        keys = [np.packbits(mask).tobytes() for mask in masks]
+        known = self._cache.keys() | self._fallen.keys()
+        fresh = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in known}
+        if self.race is None or len(fresh) < 2:
+            found = [Raced(metrics, True) for metrics in self.evaluate_many(list(fresh.values()))]
+        else:
+            found = self._run_race(list(fresh.values()), self.race)
+        self.cache_hits += len(keys) - len(fresh)
+        answers = {
+            **{key: Raced(metrics, False) for key, metrics in self._fallen.items()},
+            **{key: Raced(metrics, True) for key, metrics in self._cache.items()},
+            **dict(zip(fresh, found, strict=True)),
+        }
+        for key, each in zip(fresh, found, strict=True):
+            memory = self._cache if each.complete else self._fallen
+            _remember(memory, key, each.metrics, self._cache_size)
+        return [answers[key] for key in keys]
+
+    def _run_race(self, masks: Sequence[NDArray[np.bool_]], share: float) -> list[Raced]:
+        raced, images = run_race(self.execution, masks, *self._val, share)
+        self._showed(len(masks), 0)
+        self.ledger.showed(images)
+        # Who fell out has no accuracy that counts.
+        self.ledger.judged([r.metrics.accuracy if r.complete else math.nan for r in raced])
+        return raced
+
+    def _showed(self, networks: int, images: int) -> None:
+        """Count what networks were shown that were recovered without training, and judged."""
+        calibration = len(self._calibration[1]) if self.recovery in ("bn", "reconstruct") else 0
+        self.ledger.showed(networks * (calibration + images))
+
+    def _train(self, mask: NDArray[np.bool_], start: Weights | None) -> Recovered:
+        assert self._tuner is not None
+        # Tensors that are made in a caller's inference mode cannot be trained.
+        with torch.inference_mode(False):
+            model = self._cut(mask, start)
+        # Of the mask alone: steps of an episode see other batches, every run the same ones.
+        digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
+        self._tuner.train(model, int.from_bytes(digest[:6], "big"))
+        self.ledger.showed(self._tuner.images + len(self._val[1]))
+        return Recovered(self.execution.measure(model, *self._val), Weights(model, mask))
+
     def _cut(self, mask: NDArray[np.bool_], weights: Weights | None) -> nn.Module:
         """The pruned network with these weights, or the dense network's, not recovered."""
         model = self.graph.prune(self._model, mask).eval()
@@ -404,7 +473,8 @@ class Evaluator:
         """
         self.ledger.at_least(memory["evaluations"])
         for name in _MEMORY:
-            setattr(self, name, copy.copy(memory[name]))
+            if name in memory:  # an older one has less
+                setattr(self, name, copy.copy(memory[name]))
 
     def scores(
         self, kind: str = "taylor", rng: np.random.Generator | None = None
@@ -435,7 +505,9 @@ class Evaluator:
             raise ValueError(
                 f"recovery={self.recovery!r} trains each network; rehearse with another"
             )
-        return self.execution.measure_masks([self._valid(keep) for keep in keeps], *self._evidence)
+        masks = [self._valid(keep) for keep in keeps]
+        self._showed(len(masks), len(self._evidence[1]))
+        return self.execution.measure_masks(masks, *self._evidence)
 
     def sensitivity(self, keep: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
         """How much the channels matter in a pruned network: one Taylor pass over it.
@@ -488,6 +560,7 @@ class Evaluator:
                     model = self._cut(mask, weights)
                 else:  # the dense network needs no recovery
                     model = self._model if mask.all() else self.execution.sliced.candidate(mask)
+                self._showed(1, len(self._evidence[1]))
                 try:
                     scores = self._scores_of(kind, model, mask)
                 except NotFiniteError:  # a step must not fail because the network is ruined

@@ -25,12 +25,14 @@ class Ledger:
     Attributes:
         evaluations: networks judged on search-val.
         test_openings: looks at the test split.
+        image_passes: images that pruned networks were shown.
     """
 
     def __init__(self) -> None:
         self._key = uuid.uuid4().hex
         self._evaluations = 0
         self._test_openings = 0
+        self._image_passes = 0
         _ALIVE[self._key] = self
 
     @property
@@ -42,6 +44,17 @@ class Ledger:
     def test_openings(self) -> int:
         """Looks at the test split."""
         return self._test_openings
+
+    @property
+    def image_passes(self) -> int:
+        """Images that pruned networks were shown: to recover, to be judged, or to be trained."""
+        return self._image_passes
+
+    def showed(self, images: int) -> None:
+        """Count images, each once for every network and purpose."""
+        self._image_passes += images
+        for meter in _METERS:
+            meter.image_passes += images
 
     def judged(self, accuracies: Sequence[float]) -> None:
         """Count networks by what came out, in the order in which they were asked for."""
@@ -66,7 +79,7 @@ class Ledger:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _find, (self._key, self._evaluations, self._test_openings)
+        return _find, (self._key, self._evaluations, self._test_openings, self._image_passes)
 
 
 class Meter:
@@ -75,11 +88,13 @@ class Meter:
     Attributes:
         evaluations: networks judged on search-val.
         test_openings: looks at the test split.
+        image_passes: images that pruned networks were shown.
     """
 
     def __init__(self) -> None:
         self.evaluations = 0
         self.test_openings = 0
+        self.image_passes = 0
         self._first: dict[float, int] = {}
 
     def note(self, accuracies: Sequence[float]) -> None:
@@ -100,13 +115,14 @@ class Meter:
         _METERS.remove(self)
 
 
-def _find(key: str, evaluations: int, test_openings: int) -> Ledger:
-    """The ledger of a pickle."""
+def _find(key: str, evaluations: int, test_openings: int, image_passes: int = 0) -> Ledger:
+    """The ledger of a pickle, which does without the last number if it is an older one."""
     known = _ALIVE.get(key)
     if known is not None:
         return known
     ledger = Ledger()
     ledger._evaluations, ledger._test_openings = evaluations, test_openings
+    ledger._image_passes = image_passes
     return ledger
 
 

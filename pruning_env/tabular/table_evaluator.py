@@ -51,12 +51,16 @@ class TableEvaluator:
         trains: False: no recovery in the table trains.
         trains_commits: False, likewise.
         device: The CPU.
+        race: None: a look-up costs no image, so there is nothing to save.
+        image_passes: 0.
 
     Raises:
         ValueError: An unknown recovery, or the table is of another network.
     """
 
     trains = trains_commits = False
+    race = None
+    image_passes = 0
     device = torch.device("cpu")
 
     def __init__(self, table: Table, graph: ChannelGraph, recovery: str = "bn") -> None:

@@ -32,6 +32,7 @@ class PriceList:
     """An evaluator without images: accuracy = 1 - sum of price · share removed."""
 
     trains = trains_commits = False
+    race = None
 
     def __init__(self, graph: ChannelGraph, prices: Sequence[float]) -> None:
         self.graph = graph

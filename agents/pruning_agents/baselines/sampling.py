@@ -44,7 +44,7 @@ def random_search(
     rng = np.random.default_rng(seed)
     with BudgetedSearch("random-search", env, evaluations, progress_bar) as search:
         while search.left:
-            search.finish(rng.uniform(-1.0, 1.0, (min(_BATCH, search.left), search.groups)))
+            search.worth(rng.uniform(-1.0, 1.0, (min(_BATCH, search.left), search.groups)))
         return search.result
 
 

@@ -152,6 +152,7 @@ def run_cell(cell: Cell, provenance: Provenance) -> AgentRow:
         episodes=env.episodes if limited else None,
         violations=env.violations if limited else None,
         origin=origin_of(judge, cell.settings),
+        image_passes=meter.image_passes,
     )
 
 

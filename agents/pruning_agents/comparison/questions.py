@@ -5,7 +5,7 @@ Table and figure ask the same questions of the same rows through this module, wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,29 @@ class Question:
         An agent that no seed changes is partner at every seed. Empty where one of the two is
         missing or was allowed fewer evaluations.
         """
+        return self._pairs(first, second, lambda agent: self.regrets(agent, evaluations))
+
+    def test_pairs(
+        self, first: str, second: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Errors on test (1 - accuracy) of two agents' incumbents in the end, as `pairs`.
+
+        Empty also where a row has none.
+        """
+
+        def errors(agent: str) -> NDArray[np.float64]:
+            found = [row.test_accuracy for row in self.runs[agent]]
+            known = [1.0 - accuracy for accuracy in found if accuracy is not None]
+            return np.array(known) if len(known) == len(found) else np.array([])
+
+        return self._pairs(first, second, errors)
+
+    def _pairs(
+        self, first: str, second: str, values_of: Callable[[str], NDArray[np.float64]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         both = []
         for agent in (first, second):
-            values = self.regrets(agent, evaluations) if agent in self.runs else np.array([])
+            values = values_of(agent) if agent in self.runs else np.array([])
             seeds = [row.seed for row in self.runs[agent]] if values.size else []
             both.append(dict(zip(seeds, values, strict=True)))
         for one, other in ((0, 1), (1, 0)):

@@ -95,6 +95,7 @@ class AgentRow:
         episodes: there, those that the search stepped to their end.
         violations: those of them that ended above the limit.
         origin: what the result was made from.
+        image_passes: images that pruned networks were shown during the search, see `Ledger`.
     """
 
     agent: str
@@ -123,6 +124,7 @@ class AgentRow:
     episodes: int | None = None
     violations: int | None = None
     origin: Origin | None = None
+    image_passes: int | None = None
 
     @property
     def key(self) -> CellKey:

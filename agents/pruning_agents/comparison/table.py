@@ -37,6 +37,10 @@ COMPARISONS = tuple(
     )
 )
 
+#: What every agent that searches is compared with besides, at every number of evaluations and on
+#: test: the best of the rules of thumb, which need one evaluation each.
+RULES = "best-of-rules"
+
 #: What every agent is compared with, and after how many evaluations.
 REFERENCE = "random-search"
 REFERENCE_AT = 500
@@ -81,12 +85,14 @@ def to_markdown(rows: Sequence[AgentRow], stem: str) -> str:
 
 
 def _regrets(question: Question) -> str:
-    numbers = [number for number in EVALUATIONS if number < question.longest] + [question.longest]
+    numbers = _numbers(question)
+    counted = any(row.image_passes for rows in question.runs.values() for row in rows)
     titles = (
         "agent",
         "seeds",
         "evaluations allowed",
         "spent",
+        *(["image passes"] * counted),
         *(f"at {number:,}" for number in numbers),
         "final policy",
         "test %",
@@ -96,6 +102,7 @@ def _regrets(question: Question) -> str:
     for agent, rows in question.runs.items():
         cells = [agent, str(len(rows)), f"{rows[0].allowed:,}"]
         cells.append(f"{np.mean([row.spent for row in rows]):,.0f}")
+        cells += [_mean_of([row.image_passes for row in rows])] * counted
         for number in numbers:
             nothing = sum(not row.found_at(number) for row in rows)
             cells.append(_cell(question.regrets(agent, number), nothing))
@@ -114,6 +121,17 @@ def _regrets(question: Question) -> str:
     )
 
 
+def _numbers(question: Question) -> list[int]:
+    """Evaluations at which incumbents are looked at, the most that were allowed the last."""
+    return [number for number in EVALUATIONS if number < question.longest] + [question.longest]
+
+
+def _mean_of(numbers: Sequence[int | None]) -> str:
+    """The mean, or "-" where there is none."""
+    known = [number for number in numbers if number is not None]
+    return f"{np.mean(known):,.0f}" if known and len(known) == len(numbers) else "-"
+
+
 def _tests(rows: Sequence[AgentRow]) -> tuple[str, str]:
     """Mean test accuracy of the incumbents, and the most looks at test that a row took."""
     accuracies = [row.test_accuracy for row in rows if row.test_accuracy is not None]
@@ -127,21 +145,28 @@ def _differences(question: Question) -> list[str]:
         ("difference of regrets", "at", "pairs", "mean (95 % interval)", "in words"),
         _ruler(5),
     ]
-    for first, second, number in COMPARISONS:
-        ours, theirs = question.pairs(first, second, number)
-        if ours.size < 2:
-            continue
-        interval = paired_difference([ours], [theirs])
-        lines.append(
-            (
-                f"{first} − {second}",
-                f"{number:,}",
-                str(ours.size),
-                _signed(interval),
-                verdict(first, second, interval) if ours.size >= FEWEST_PAIRS else "too few seeds",
-            )
-        )
+    searching = [a for a in question.runs if a != RULES and question.seeded(a)]
+    asked = COMPARISONS + tuple(
+        (agent, RULES, number) for agent in searching for number in _numbers(question)
+    )
+    for first, second, number in asked:
+        pairs = question.pairs(first, second, number)
+        lines += _difference(first, second, f"{number:,}", pairs)
+    for agent in searching:
+        lines += _difference(agent, RULES, "end, test error", question.test_pairs(agent, RULES))
     return [f"Paired by seed; negative: the first is better.\n\n{_table(lines)}"] * (len(lines) > 2)
+
+
+def _difference(
+    first: str, second: str, at: str, pairs: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> list[tuple[str, ...]]:
+    """The line of a difference; none with fewer than two pairs."""
+    ours, theirs = pairs
+    if ours.size < 2:
+        return []
+    interval = paired_difference([ours], [theirs])
+    said = verdict(first, second, interval) if ours.size >= FEWEST_PAIRS else "too few seeds"
+    return [(f"{first} − {second}", at, str(ours.size), _signed(interval), said)]
 
 
 def verdict(first: str, second: str, interval: Interval) -> str:
@@ -211,6 +236,9 @@ the way; one that stops earlier keeps what it has, and "-" is beyond what was al
 allowed fewer than others only where they themselves take long. An incumbent is judged again by
 another environment before it enters. The optimum is the best of all configurations in the table; an
 episode may be unable to end there.
+
+**Image passes**, where they were counted: images that pruned networks were shown by the search, to
+recover or to be judged; with `race` an evaluation takes fewer.
 
 **†k**: in k of the runs there was nothing within the budget yet (for the final policy: its episode
 ended outside the budget). That counts as an accuracy of 0, which is worse than the random policy:

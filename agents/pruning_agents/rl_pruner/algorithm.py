@@ -29,8 +29,10 @@ from pruning_agents.rl_pruner.lookahead import Lookahead, look_ahead
 from pruning_agents.rl_pruner.published import published, published_env
 from pruning_agents.rl_pruner.transition_search import TransitionSearch
 from pruning_agents.search.distribution import NOISE_KINDS
+from pruning_agents.search.racing import race
 from pruning_agents.search.ranges import check_counts, check_range
 from pruning_agents.search.result import IncumbentTracker
+from pruning_agents.search.rollout import approach
 from pruning_env.process.allocation import distribution
 from pruning_env.process.dynamics import PruningState
 
@@ -344,25 +346,37 @@ class RLPruner(TransitionSearch):
     def _judge(
         self, state: PruningState, drawn: list[NDArray[np.float64]], room: int
     ) -> list[Candidate]:
-        """Judge distributions as candidates; nothing in the environment moves."""
+        """Judge distributions as candidates; nothing in the environment moves.
+
+        Finished prunings in a race, where the environment has races.
+        """
         actions = [self._to_action(probabilities) for probabilities in drawn]
         before = self._evaluations_of_env()
-        values, transitions = look_ahead(
-            self._dynamics,
-            [state] * len(drawn),
-            actions,
-            Lookahead(self.lookahead, self.depth, self.discount, self.samples_per_epoch),
-            lambda: self._to_action(self.policy.sample(self._observation, self.rng)),
-            room,
-        )
-        self._offer(state, transitions, actions, self._evaluations_of_env() - before)
-        self._visits += len(transitions)
-        self._judged = [transition.reward for transition in transitions]
-        return [
-            Candidate(float(q), probabilities, action, end.state.latest.accuracy)
-            for q, probabilities, action, end in zip(
-                values, drawn, actions, transitions, strict=False
+        if self._dynamics.evaluator.race is None or self.lookahead is not None:
+            rule = Lookahead(self.lookahead, self.depth, self.discount, self.samples_per_epoch)
+            values, transitions = look_ahead(
+                self._dynamics,
+                [state] * len(drawn),
+                actions,
+                rule,
+                lambda: self._to_action(self.policy.sample(self._observation, self.rng)),
+                room,
             )
+            self._judged = [transition.reward for transition in transitions]
+            judged = list(zip(transitions, actions, strict=False))
+            raced = False
+        else:
+            ahead = [approach(self._dynamics, state, action) for action in actions]
+            values, judged = race(self._dynamics, ahead, actions)
+            self._judged = list(values)
+            raced = True
+        self._offer(state, judged, self._evaluations_of_env() - before, raced=raced)
+        self._visits += len(self._judged)
+        # Of those that fell out of a race nothing is known for certain.
+        reached = {id(action): end.state.latest.accuracy for end, action in judged}
+        return [
+            Candidate(float(q), probabilities, action, reached.get(id(action), np.nan))
+            for q, probabilities, action in zip(values, drawn, actions, strict=False)
         ]
 
     def _follow(self, buffer: list[Candidate]) -> None:
@@ -382,7 +396,7 @@ class RLPruner(TransitionSearch):
             before = self._evaluations_of_env()
             state = self.env.env_method("state")[0]
             end = self._dynamics.commit(state, chosen.action)
-            self._offer(state, [end], [chosen.action], self._evaluations_of_env() - before)
+            self._offer(state, [(end, chosen.action)], self._evaluations_of_env() - before)
         before = self._evaluations_of_env()
         self._path.append((self._observation.copy(), chosen.action))
         self._kept = chosen

@@ -183,15 +183,20 @@ class TransitionSearch(BaseAlgorithm):
     def _offer(
         self,
         state: PruningState,
-        transitions: list[Transition],
-        actions: list[NDArray[np.float32]],
+        ends: list[tuple[Transition, NDArray[np.float32]]],
         spent: int,
+        *,
+        raced: bool = False,
     ) -> None:
         """Take the feasible ends into account, which cost `spent` evaluations from `state`."""
         incumbent = self._tracker.state
-        self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
+        transitions = [end for end, _ in ends]
+        if raced:  # known when the race was over
+            self._tracker.offer_raced(transitions, self._evaluations + spent)
+        else:
+            self._tracker.offer_ends(transitions, self._evaluations, self._evaluations + spent)
         if self._tracker.state is not incumbent:
-            self._play(state, zip(transitions, actions, strict=False))
+            self._play(state, ends)
         self._evaluations += spent
 
     def _play(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pruning_agents.search.racing import race
 from pruning_agents.search.result import IncumbentTracker, SearchResult
 from pruning_agents.search.rollout import approach
 from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
@@ -97,8 +98,20 @@ class BudgetedSearch:
         return self.steps(ahead, kept)
 
     def worth(self, actions: Iterable[NDArray[np.floating]]) -> list[float]:
-        """What each action's end is worth by the environment's reward; see `finish`."""
-        return self.dynamics.worth([end.state for end in self.finish(actions)])
+        """What each action's end is worth by the environment's reward; see `finish`.
+
+        Where the environment has races (`race=`), this is one: who falls out is worth what a part
+        of the images says.
+        """
+        if self.dynamics.evaluator.race is None:
+            return self.dynamics.worth([end.state for end in self.finish(actions)])
+        kept = list(actions)[: self.left]
+        ahead = [approach(self.dynamics, self.start, action) for action in kept]
+        values, through = race(self.dynamics, ahead, kept)
+        self._visits += len(kept)
+        self._tracker.offer_raced((end for end, _ in through), self.spent)
+        self._bar.update(self.spent - self._bar.n)
+        return values
 
     def steps(
         self, states: Sequence[PruningState], actions: Sequence[NDArray[np.floating]]

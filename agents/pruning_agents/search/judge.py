@@ -90,6 +90,7 @@ def judge(
         open_test: whether to measure test accuracy.
     """
     state, evaluator, graph = result.state, env.evaluator, env.graph
+    image_passes = evaluator.image_passes  # before the judge adds its own
     unpruned = bool(state.keep.all())
     model = dense.model if unpruned else evaluator.pruned_model(state.keep, state.weights)
     test_accuracy = dense.test_accuracy if unpruned else None
@@ -126,4 +127,5 @@ def judge(
         latency_batch=len(images),
         wall_seconds=wall_seconds,
         provenance=provenance,
+        image_passes=image_passes,
     )

@@ -6,7 +6,7 @@ were chosen, and nothing here evaluates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -106,6 +106,17 @@ class IncumbentTracker:
             different.add(transition.state.keep.tobytes())
             if feasible_end(transition):
                 self.offer(transition.state, min(before + len(different), after))
+
+    def offer_raced(self, transitions: Iterable[Transition], after: int) -> None:
+        """Offer the feasible ends among those that went through a race, known when it was over.
+
+        Args:
+            transitions: in the order of their candidates.
+            after: evaluations spent by then.
+        """
+        for transition in transitions:
+            if feasible_end(transition):
+                self.offer(transition.state, after)
 
     def result(self, evaluations: int) -> SearchResult | None:
         """The record after `evaluations`, or None while nothing feasible was offered."""

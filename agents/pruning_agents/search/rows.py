@@ -80,6 +80,8 @@ class ResultRow:
         latency_batch: images per timed batch.
         wall_seconds: of the search.
         provenance: how, where and when.
+        image_passes: images that pruned networks were shown during the search; None in rows that
+            were written before they were counted.
     """
 
     agent: str
@@ -107,6 +109,7 @@ class ResultRow:
     latency_batch: int
     wall_seconds: float
     provenance: Provenance
+    image_passes: int | None = None
 
     def to_json(self) -> str:
         """One line of JSON without a line break. NaN and infinities are refused."""
@@ -122,6 +125,8 @@ class ResultRow:
         """
         data = json.loads(line)
         fields = {field.name for field in dataclasses.fields(cls)}
+        if isinstance(data, dict):
+            data.setdefault("image_passes", None)
         if not isinstance(data, dict) or set(data) != fields:
             odd = set(data) ^ fields if isinstance(data, dict) else fields
             raise ValueError(f"not a result row; missing or unknown fields: {sorted(odd)}")

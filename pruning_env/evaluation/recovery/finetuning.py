@@ -148,6 +148,11 @@ class FineTuner:
         self._images = splits.search_train.images.to(self._device)
         self._labels = splits.search_train.labels.to(self._device)
 
+    @property
+    def images(self) -> int:
+        """Images that a network is shown when it is trained, each as often as it is shown."""
+        return self._settings.steps * min(self._settings.batch_size, len(self._labels))
+
     def train(
         self,
         model: nn.Module,
