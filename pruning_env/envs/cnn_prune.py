@@ -29,7 +29,7 @@ from pruning_env.evaluation.racing import check_race
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES, RECOVERY_TIMES
 from pruning_env.evaluation.recovery.finetuning import FineTuning
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.graph.restriction import Groups, check_groups, chosen_groups
+from pruning_env.graph.selection import Groups, check_groups, chosen_groups
 from pruning_env.process.actions import action_names, make_action
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.constraints import make_constraint

@@ -15,7 +15,7 @@ import numpy as np
 from pruning_env.arguments import check_choice
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.graph.restriction import Groups, check_groups, chosen_groups
+from pruning_env.graph.selection import Groups, check_groups, chosen_groups
 from pruning_env.process.actions import make_action
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.dynamics import PruningDynamics

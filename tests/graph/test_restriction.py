@@ -12,7 +12,7 @@ from torch import nn
 
 from pruning_env.evaluation.evaluator import Evaluator
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.graph.restriction import check_groups, chosen_groups
+from pruning_env.graph.selection import check_groups, chosen_groups
 from pruning_env.graph.serialised import facts_from_json, facts_to_json
 from pruning_env.process.filters import filters_at
 from pruning_env.tasks.models import CifarResNet

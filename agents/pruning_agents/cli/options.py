@@ -20,7 +20,7 @@ from pruning_agents.cli.arguments import BadInput, device, positive_int
 from pruning_agents.cli.output import CHECKPOINT_FILE, RESULT_FILE
 from pruning_env.evaluation.importance.scores import importance_kinds
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
-from pruning_env.graph.restriction import Groups, check_groups
+from pruning_env.graph.selection import Groups, check_groups
 from pruning_env.process.actions import action_names
 from pruning_env.process.constraints import constraint_names
 from pruning_env.process.rewards import reward_names
