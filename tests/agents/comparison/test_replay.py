@@ -84,6 +84,10 @@ def test_whatever_was_tampered_with_is_named(task: str) -> None:
     if task != "tabular":
         settings = {"budget": {"params": 0.25}, "recovery": "finetune"}
         cases.append(("its recovery trains", {"settings": settings}))
+        settings = {**settings, "recover_when": "commit"}
+        cases.append(("its recovery trains", {"settings": settings}))
+        settings = {"budget": {"params": 0.25}, "rank_every": 1}
+        cases.append(("ranked anew", {"settings": settings}))
     changed = [dataclasses.replace(row, **changes) for _, changes in cases]
     for verdict, (said, changes) in zip(replay(changed), cases, strict=True):
         assert not verdict.replays and any(said in each for each in verdict.problems), changes

@@ -153,7 +153,7 @@ def test_one_command_runs_the_recipe(tmp_path: Path):
         (["--agent", "cem", "--as-published"], "cem"),
         (["--agent", "rl-pruner", "--set", "speed=1"], "speed"),
         (["--agent", "rl-pruner", "--set", "speed"], "NAME=VALUE"),
-        (["--agent", "rl-pruner", "--as-published", "--env", "CNNPruneTabular-v0"], "rank_every"),
+        (["--agent", "rl-pruner", "--as-published", "--env", "CNNPruneTabular-v0"], "recover_when"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments, reason, tmp_path, capsys):
