@@ -82,7 +82,7 @@ def test_whatever_was_tampered_with_is_named(task: str) -> None:
         ("cannot be made", {"settings": {"budget": {"taste": 0.1}}}),
     ]
     if task != "tabular":
-        settings = {"budget": {"params": 0.25}, "recovery": "finetune"}
+        settings: dict[str, Any] = {"budget": {"params": 0.25}, "recovery": "finetune"}
         cases.append(("its recovery trains", {"settings": settings}))
         settings = {**settings, "recover_when": "commit"}
         cases.append(("its recovery trains", {"settings": settings}))
