@@ -284,8 +284,9 @@ class PruningDynamics:
 
     def _trained(self, state: PruningState) -> PruningState:
         """The state with its network trained, if only commits are and it is due."""
-        due = state.step % self.recover_every == 0 or self.terminal(state)
-        if not (self.evaluator.trains_commits and due):
+        if not self.evaluator.trains_commits:
+            return state
+        if state.step % self.recover_every != 0 and not self.terminal(state):
             return state
         every = self.sensitivity_every
         if every is not None and state.step % every == 0:  # of the network as it will be

@@ -164,8 +164,9 @@ def test_states_of_candidates_and_commits_are_known_again_and_strangers_refused(
     second = dynamics.commit(first, STILL).state
     with pytest.raises(ValueError, match="other channels"):
         dynamics.check(dataclasses.replace(first, weights=second.weights))
+    stranger: Any = "nobody"
     with pytest.raises(ValueError, match=r"state\.teacher"):
-        dynamics.check(dataclasses.replace(first, weights=None, teacher="nobody"))
+        dynamics.check(dataclasses.replace(first, weights=None, teacher=stranger))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.envs.cnn_prune_vector import CNNPruneVectorEnv
 from pruning_env.evaluation.importance.scores import importance_scores
 from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.process.dynamics import PruningDynamics
 from pruning_env.process.filters import filters_at
 from pruning_env.process.probe import probe_masks
 from pruning_env.tabular.env import CNNPruneTabularEnv
@@ -30,7 +31,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def ranking(every: int | None = 1, importance: str = "taylor", **options: Any):
+def ranking(every: int | None = 1, importance: str = "taylor", **options: Any) -> PruningDynamics:
     return small_dynamics(
         small_evaluator(),
         {"params": 0.2},
@@ -74,11 +75,12 @@ def test_between_two_rankings_the_last_one_is_carried_on(monkeypatch):
     dynamics = ranking(3)
     asked = []
     scores_of = dynamics.evaluator.scores_of
-    monkeypatch.setattr(
-        dynamics.evaluator,
-        "scores_of",
-        lambda kind, keep, weights=None: asked.append(keep) or scores_of(kind, keep, weights),
-    )
+
+    def noting(kind, keep, weights=None):
+        asked.append(keep)
+        return scores_of(kind, keep, weights)
+
+    monkeypatch.setattr(dynamics.evaluator, "scores_of", noting)
     states = walk(dynamics, 6)
     assert [state.ranking is None for state in states] == [True] * 4 + [False, False, True]
     assert len(asked) == 1 and np.array_equal(asked[0], states[3].keep)

@@ -100,7 +100,9 @@ class _Bench:
         if row.anchors != self.anchors:
             problems.append(f"scores are measured by {row.anchors}, not by {self.anchors}")
         note = "" if row.origin else "says nothing of weights and data"
-        if self.env.evaluator.trains:
+        if self.env.dynamics.ranking.every is not None:
+            problems.append("its channels are ranked anew, and a row does not say which are left")
+        elif self.env.evaluator.trains or self.env.evaluator.trains_commits:
             problems.append("its recovery trains, and a row does not hold the trained weights")
         else:
             if row.counts is not None:

@@ -82,8 +82,12 @@ def test_whatever_was_tampered_with_is_named(task: str) -> None:
         ("cannot be made", {"settings": {"budget": {"taste": 0.1}}}),
     ]
     if task != "tabular":
-        settings = {"budget": {"params": 0.25}, "recovery": "finetune"}
+        settings: dict[str, Any] = {"budget": {"params": 0.25}, "recovery": "finetune"}
         cases.append(("its recovery trains", {"settings": settings}))
+        settings = {**settings, "recover_when": "commit"}
+        cases.append(("its recovery trains", {"settings": settings}))
+        settings = {"budget": {"params": 0.25}, "rank_every": 1}
+        cases.append(("ranked anew", {"settings": settings}))
     changed = [dataclasses.replace(row, **changes) for _, changes in cases]
     for verdict, (said, changes) in zip(replay(changed), cases, strict=True):
         assert not verdict.replays and any(said in each for each in verdict.problems), changes

@@ -84,7 +84,12 @@ def test_only_committed_networks_are_trained_and_the_best_of_them_is_the_incumbe
     env: Any = paper()
     tuner, trained = env.unwrapped.evaluator._tuner, []
     train = tuner.train
-    monkeypatch.setattr(tuner, "train", lambda *a, **k: trained.append(1) or train(*a, **k))
+
+    def noting(*arguments, **keywords):
+        trained.append(1)
+        train(*arguments, **keywords)
+
+    monkeypatch.setattr(tuner, "train", noting)
     agent = published(env, samples_per_epoch=2, epochs=2).learn(40)
     commits = agent.num_timesteps - 4 * (agent.num_timesteps // 5)
     assert 0 < len(trained) <= commits
@@ -111,7 +116,12 @@ def test_a_fall_beyond_the_valve_resets_the_distribution_and_the_step_is_searche
         agent.policy.distribution = np.array([0.97, 0.01, 0.01, 0.01])
         resets = []
         reset = agent.policy.reset
-        agent.policy.reset = lambda: resets.append(agent.num_timesteps) or reset()
+
+        def noting():
+            resets.append(agent.num_timesteps)
+            reset()
+
+        agent.policy.reset = noting  # type: ignore[method-assign]
         agent.learn(6 if reset_below == 1.0 else 10)
         return agent, resets
 
@@ -132,7 +142,7 @@ def test_the_agent_of_the_paper_has_a_name_and_belongs_to_ours():
     assert made.noise == "absolute" and made.reset_below == 0.1
 
 
-def test_one_command_runs_the_recipe(tmp_path: Path):
+def test_one_command_runs_the_recipe(tmp_path: Path) -> None:
     command = ["train", "--agent", "rl-pruner", "--as-published", "--evaluations", "12"]
     command += ["--budget", "filters=0.7", "--no-progress", "--out", str(tmp_path / "run")]
     for name, value in {**SMALL, "finetune_arguments": {"epochs": 1, "warmup": 0}}.items():
@@ -153,7 +163,7 @@ def test_one_command_runs_the_recipe(tmp_path: Path):
         (["--agent", "cem", "--as-published"], "cem"),
         (["--agent", "rl-pruner", "--set", "speed=1"], "speed"),
         (["--agent", "rl-pruner", "--set", "speed"], "NAME=VALUE"),
-        (["--agent", "rl-pruner", "--as-published", "--env", "CNNPruneTabular-v0"], "rank_every"),
+        (["--agent", "rl-pruner", "--as-published", "--env", "CNNPruneTabular-v0"], "recover_when"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments, reason, tmp_path, capsys):
