@@ -319,6 +319,7 @@ class Evaluator:
         metrics = self._cache.get(key)
         if metrics is None:
             metrics = self.execution.measure(self._cut(mask, weights), *self._val)
+            self.ledger.showed(len(self._val[1]))
             self.ledger.judged([metrics.accuracy])
         else:
             self.cache_hits += 1
@@ -354,6 +355,7 @@ class Evaluator:
             digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
             self._tuner.train(model, int.from_bytes(digest[:6], "big"), teacher=teaching)
             known = Recovered(self.execution.measure(model, *self._val), Weights(model, mask))
+            self.ledger.showed(self._tuner.images + len(self._val[1]))
             self.ledger.judged([known.metrics.accuracy])
         else:
             self.cache_hits += 1
@@ -402,17 +404,6 @@ class Evaluator:
         """Count what networks were shown that were recovered without training, and judged."""
         calibration = len(self._calibration[1]) if self.recovery in ("bn", "reconstruct") else 0
         self.ledger.showed(networks * (calibration + images))
-
-    def _train(self, mask: NDArray[np.bool_], start: Weights | None) -> Recovered:
-        assert self._tuner is not None
-        # Tensors that are made in a caller's inference mode cannot be trained.
-        with torch.inference_mode(False):
-            model = self._cut(mask, start)
-        # Of the mask alone: steps of an episode see other batches, every run the same ones.
-        digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
-        self._tuner.train(model, int.from_bytes(digest[:6], "big"))
-        self.ledger.showed(self._tuner.images + len(self._val[1]))
-        return Recovered(self.execution.measure(model, *self._val), Weights(model, mask))
 
     def _cut(self, mask: NDArray[np.bool_], weights: Weights | None) -> nn.Module:
         """The pruned network with these weights, or the dense network's, not recovered."""

@@ -128,9 +128,9 @@ def test_a_teacher_is_followed_also_where_it_is_wrong():
     def agreement(distillation: float) -> float:
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            student = CifarResNet(8, in_channels=1, shortcut="B", widths=(4, 8, 16))
+            fresh = CifarResNet(8, in_channels=1, shortcut="B", widths=(4, 8, 16))
         settings = dataclasses.replace(recipe, distillation=distillation)
-        student = train_epochs(student, splits, settings, teacher=teacher).model
+        student = train_epochs(fresh, splits, settings, teacher=teacher).model
         with torch.no_grad():
             return float((student(images).argmax(1) == teacher(images).argmax(1)).float().mean())
 
