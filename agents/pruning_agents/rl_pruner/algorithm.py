@@ -342,7 +342,7 @@ class RLPruner(TransitionSearch):
         else:
             ahead = [approach(self._dynamics, state, action) for action in actions]
             values, through = race(self._dynamics, ahead, actions)
-            self._judged = list(values)
+            self._judged = values.tolist()
             spent = self._evaluations_of_env() - before
             self._tracker.offer_raced((end for end, _ in through), self._evaluations + spent)
             self._play(state, through)
