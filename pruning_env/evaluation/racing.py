@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def check_race(race: Any, recovery: str) -> None:
     """Raise `ValueError` unless networks can be compared on that share of search-val first."""
     if race is None:
         return
-    if isinstance(race, bool) or not isinstance(race, Real) or not 0.0 < race < 1.0:
+    if isinstance(race, bool) or not isinstance(race, int | float) or not 0.0 < race < 1.0:
         raise ValueError(f"race={race!r} is not allowed; give None or a number in (0, 1)")
     if recovery == "finetune":
         raise ValueError(

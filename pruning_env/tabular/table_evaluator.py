@@ -52,15 +52,13 @@ class TableEvaluator:
         trains_commits: False, likewise.
         device: The CPU.
         race: None: a look-up costs no image, so there is nothing to save.
-        image_passes: 0.
 
     Raises:
         ValueError: An unknown recovery, or the table is of another network.
     """
 
     trains = trains_commits = False
-    race = None
-    image_passes = 0
+    race: float | None = None
     device = torch.device("cpu")
 
     def __init__(self, table: Table, graph: ChannelGraph, recovery: str = "bn") -> None:
@@ -83,6 +81,11 @@ class TableEvaluator:
     def evaluations(self) -> int:
         """Configurations judged on search-val so far, by copies too; each is counted once."""
         return self.ledger.evaluations
+
+    @property
+    def image_passes(self) -> int:
+        """None were shown."""
+        return self.ledger.image_passes
 
     @property
     def test_openings(self) -> int:

@@ -75,7 +75,7 @@ def test_vectorized_pickled_and_forked_environments_agree(groups: Any) -> None:
     assert envs.single_action_space == env.action_space
     env.reset()
     envs.reset()
-    action = np.linspace(-1, 1, env.action_space.shape[0], dtype=np.float32)
+    action = np.linspace(-1, 1, len(env.graph.groups), dtype=np.float32)
     observation, reward, *_ = env.step(action)
     observations, rewards, *_ = envs.step(np.stack([action, action]))
     np.testing.assert_array_equal(observations[1], observation)
@@ -133,7 +133,7 @@ def test_the_optimum_is_that_of_the_groups_that_are_pruned() -> None:
     counts = every.graph.sizes.copy()
     counts[[1, 2, 4]] = best.counts
     place = int(every.table.index(counts))
-    assert every.evaluator.accuracy[place] == best.accuracy
+    assert every.process.evaluator.accuracy[place] == best.accuracy
     assert every.table.params[place] == round(best.params * every.table.params[-1])
 
 

@@ -22,7 +22,7 @@ VAL, CALIBRATION = 50, 64
 
 def masks(evaluator: Any, count: int, seed: int = 0) -> list[Any]:
     rng = np.random.default_rng(seed)
-    drawn = {}
+    drawn: dict[bytes, Any] = {}
     while len(drawn) < count:
         keep = evaluator.graph.random_keep(0.6, rng)
         drawn[keep.tobytes()] = keep
@@ -152,7 +152,7 @@ def test_a_search_that_races_ends_with_an_accuracy_on_all_images(search: Any) ->
     assert result.evaluations == racing.dynamics.evaluator.evaluations == 30
     (again,) = small_evaluator().evaluate_many([result.state.keep])
     assert result.accuracy == again.accuracy
-    assert shown < 0.9 * plain.dynamics.evaluator.image_passes
+    assert shown < 0.95 * plain.dynamics.evaluator.image_passes
 
 
 def test_rl_pruner_races_and_its_row_replays() -> None:

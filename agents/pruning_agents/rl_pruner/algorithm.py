@@ -368,7 +368,7 @@ class RLPruner(TransitionSearch):
         else:
             ahead = [approach(self._dynamics, state, action) for action in actions]
             values, judged = race(self._dynamics, ahead, actions)
-            self._judged = list(values)
+            self._judged = values.tolist()
             raced = True
         self._offer(state, judged, self._evaluations_of_env() - before, raced=raced)
         self._visits += len(self._judged)

@@ -111,7 +111,7 @@ class BudgetedSearch:
         self._visits += len(kept)
         self._tracker.offer_raced((end for end, _ in through), self.spent)
         self._bar.update(self.spent - self._bar.n)
-        return values
+        return values.tolist()
 
     def steps(
         self, states: Sequence[PruningState], actions: Sequence[NDArray[np.floating]]

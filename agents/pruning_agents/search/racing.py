@@ -20,7 +20,7 @@ def race(
     dynamics: PruningDynamics,
     states: Sequence[PruningState],
     actions: Sequence[NDArray[np.floating]],
-) -> tuple[list[float], list[tuple[Transition, NDArray[np.floating]]]]:
+) -> tuple[NDArray[np.float64], list[tuple[Transition, NDArray[np.floating]]]]:
     """What one step from each state leads to, judged in a race.
 
     Args:
@@ -29,7 +29,7 @@ def race(
         actions: n actions (L,).
 
     Returns:
-        What each of the n ends is worth by the environment's reward, and the transitions to those
+        (n,) what each of the ends is worth by the environment's reward, and the transitions to those
         that were judged on all images, each with its action. Who fell out is worth what its part of
         the images says, but no more than the worst of the others, which were ahead of it.
     """
@@ -43,8 +43,8 @@ def race(
     through = np.array([each.complete for each in raced], dtype=np.bool_)
     if through.any():
         values = np.where(through, values, np.minimum(values, values[through].min()))
-    chosen = np.flatnonzero(through)
+    chosen = np.flatnonzero(through).tolist()
     kept = [actions[index] for index in chosen]
     # Their metrics are remembered, so that nothing is judged again.
     transitions = dynamics.transition_many([states[index] for index in chosen], kept)
-    return values.tolist(), list(zip(transitions, kept, strict=True))
+    return values, list(zip(transitions, kept, strict=True))

@@ -40,7 +40,7 @@ def rl_pruner(policy: str, env: Any, evaluations: int, seed: int = 0, **argument
     return RLPruner(policy, env, seed=seed, **arguments).learn(evaluations).incumbent
 
 
-SEARCHES = {
+SEARCHES: dict[str, Any] = {
     "cem": cem,
     "hill-climbing": hill_climbing,
     "rl-pruner": partial(rl_pruner, "DistributionPolicy"),
