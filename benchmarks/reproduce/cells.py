@@ -144,7 +144,10 @@ def _cell(
     evaluations, recovery = 500, Recovery()
     if method == PUBLISHED:
         reward = label.split(", ")[-1].removesuffix(" reward") if "reward" in label else "accuracy"
-        settings = published_env(1 - budget["filters"], *REWARDS[reward].values())
+        weights = REWARDS[reward]
+        settings = published_env(
+            1 - budget["filters"], alpha=weights["alpha"], beta=weights["beta"]
+        )
         del settings["budget"]
         # 100 candidates and a commit for each step of 1 %, and some for steps that fall short.
         evaluations = round(106 * 100 * (1 - budget["filters"]))
