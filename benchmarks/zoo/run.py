@@ -121,7 +121,9 @@ def _chosen(settings: ZooSettings) -> list[ZooModel]:
         if (model.name in settings.models if settings.models else model.family in settings.families)
     ]
     if any(model.family not in buildable_families() for model in chosen):
-        raise ValueError("networks of timm need timm, which is not installed: the extra timm has it")
+        raise ValueError(
+            "networks of timm need timm, which is not installed: the extra timm has it"
+        )
     return chosen
 
 

@@ -110,9 +110,7 @@ def test_every_network_of_timm_is_one_that_timm_has() -> None:
 
 def test_a_network_of_timm_is_measured_and_says_its_version(tmp_path: Path) -> None:
     pytest.importorskip("timm")
-    settings = ZooSettings(
-        models=("timm/lcnet_035",), out=tmp_path / "zoo.jsonl", repetitions=1
-    )
+    settings = ZooSettings(models=("timm/lcnet_035",), out=tmp_path / "zoo.jsonl", repetitions=1)
     (row,) = run_zoo(settings, "command", quiet())
     assert row.failures() == () and row.ours is not None
     assert row.provenance.versions["timm"] != "not installed"

@@ -27,7 +27,9 @@ class Rows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x).relu()
         height, width = x.shape[2:]
-        rows = x.flatten(2).permute(0, 2, 1) if self.b.batch_first else x.flatten(2).permute(2, 0, 1)
+        rows = (
+            x.flatten(2).permute(0, 2, 1) if self.b.batch_first else x.flatten(2).permute(2, 0, 1)
+        )
         y = self.b(rows)[0]
         y = y.permute(0, 2, 1) if self.b.batch_first else y.permute(1, 2, 0)
         return self.c(y.unflatten(2, (height, width)))
