@@ -163,7 +163,8 @@ class ChannelGraph(ChannelStructure):
         """The full-size module whose outputs equal those of the pruned one: the oracle of `prune`.
 
         Consumers' weights for removed channels are zero. Norms with statistics over removable
-        channels take them over the channels kept.
+        channels take them over the channels kept, and gates that mix neighbouring channels (ECA's)
+        those that are neighbours then.
         """
         return surgery.mask(self, model, self.valid(keep))
 

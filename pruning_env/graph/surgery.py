@@ -370,6 +370,9 @@ def _refresh(module: nn.Module) -> None:
         if isinstance(module, kind):
             refresh(module)
             return
+    if any(kind.__module__ == _DEFORMABLE for kind in type(module).__mro__):
+        _refresh_conv(module)
+        return
     tensors = (module._parameters.get(name, module._buffers.get(name)) for name in _WIDE)
     for tensor in tensors:
         if isinstance(tensor, Tensor):
@@ -377,6 +380,8 @@ def _refresh(module: nn.Module) -> None:
             return
 
 
+# Named, since importing torchvision for its one layer takes a second.
+_DEFORMABLE = "torchvision.ops.deform_conv"
 _WIDE = ("weight", "bias", "running_mean")
 
 
@@ -405,11 +410,12 @@ def _resize(module: Any, shape: tuple[int, ...]) -> None:
 
 def _refresh_conv(module: Any) -> None:
     rows, columns = _weight(module).shape[:2]
+    transposed = getattr(module, "transposed", False)
     depthwise = module.groups > 1 and module.groups == module.in_channels
     if depthwise:
         multiplier = module.out_channels // module.in_channels
-        module.groups = rows if module.transposed else rows // multiplier
-    if module.transposed:
+        module.groups = rows if transposed else rows // multiplier
+    if transposed:
         module.in_channels, module.out_channels = rows, columns * module.groups
     else:
         module.in_channels, module.out_channels = columns * module.groups, rows

@@ -88,6 +88,7 @@ OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "reshape_as": lambda x: x.flatten(1).reshape_as(x),
     "flips": lambda x: x.flipud().fliplr().fliplr().flipud(),
     "transposes": lambda x: x.mT.adjoint().mH,
+    "moveaxis": lambda x: x.moveaxis(1, -1).moveaxis(-1, 1),
     "swapdims": lambda x: x.swapdims(2, 3),
     "narrow": lambda x: x.narrow(-1, 1, 1),
     "tile": lambda x: x[..., :4].tile(1, 1, 1, 2),
@@ -159,8 +160,13 @@ def test_an_operator_leaves_the_channels_free(name: str) -> None:
         lambda x, w: torch.addmm(w.new_zeros(1), x, w.t()),
         lambda x, w: torch.einsum("nc,oc->no", x, w),
         lambda x, w: torch.einsum("oc,nc->no", w, x),
+        lambda x, w: torch.tensordot(x, w, dims=([1], [1])),
+        lambda x, w: torch.inner(x, w),
     ],
-    ids=["linear", "matmul", "mm", "addmm", "einsum", "einsum, weight first"],
+    ids=[
+        *("linear", "matmul", "mm", "addmm", "einsum", "einsum, weight first"),
+        *("tensordot", "inner"),
+    ],
 )
 def test_a_product_with_a_weight_is_a_layer(
     operator: Callable[[Tensor, Tensor], Tensor],

@@ -82,6 +82,26 @@ STEPS: dict[str, Callable[[Net, Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("alive", [(0, 1), (2, 3), (4, 5), (6, 7)])
+def test_code_that_decides_on_widths_is_found_where_few_channels_pass_a_relu(
+    alive: tuple[int, int],
+) -> None:
+    """Found by random networks: under the masks that were tried nothing of the input came through.
+
+    Of the convolution's eight channels all but two are zero after the ReLU.
+    """
+    network = Net(lambda n, x, y: y * 2 if x.shape[1] >= 4 else y, out=8)
+    bias = network.conv.bias
+    assert bias is not None
+    with torch.no_grad():
+        bias.fill_(-100.0)
+        bias[list(alive)] = 1.0
+    prepared(network)
+    graph = ChannelGraph.trace(network, image())
+    assert "stem" in graph.frozen
+    assert error(graph, network, image()) < 1e-10
+
+
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_code_that_decides_on_widths_is_right_at_every_width(
     step: Callable[[Net, Tensor, Tensor], Tensor],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401  (it registers the operator that `_COUNTED` names)
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,6 +57,20 @@ def run(network: nn.Module, inputs: tuple[Tensor, ...]) -> object:
         return network(*inputs)
 
 
+def _deformable_flops(
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    *_: object,
+    out_shape: tuple[int, ...],
+    **__: object,
+) -> int:
+    """What the counter says of a convolution: twice the multiply-accumulates."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+_COUNTED = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
+
+
 def check_pruning(
     graph: ChannelGraph, network: nn.Module, inputs: tuple[Tensor, ...], keep: np.ndarray
 ) -> Difference:
@@ -63,7 +79,8 @@ def check_pruning(
     for layer, reason in graph.frozen.items():
         assert reason, f"{layer} is frozen without a reason"
         assert "no rule for" not in reason and "failed" not in reason, f"{layer}: {reason}"
-    with FlopCounterMode(display=False) as counter:  # with gradients: fused layers are not counted
+    # With gradients: fused layers are not counted.
+    with FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
         graph.prune(network, keep)(*inputs)
     dense = run(network, inputs)  # what it keeps from this call must not reach the others
     pruned, masked = graph.prune(network, keep), graph.mask(network, keep)

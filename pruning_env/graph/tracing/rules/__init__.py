@@ -4,6 +4,7 @@ To add an operator, add one rule to the module of its kind, and one test.
 """
 
 from pruning_env.graph.tracing.rules import (
+    deformable,
     elementwise,
     layers,
     movement,
@@ -18,6 +19,7 @@ __all__ = [
     "RULES",
     "apply_rule",
     "computed_weights",
+    "deformable",
     "elementwise",
     "layers",
     "movement",

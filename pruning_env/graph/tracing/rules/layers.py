@@ -13,12 +13,13 @@ from torch.fx import Node
 from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.labels import along, compact, fixed, spread, varying
 from pruning_env.graph.tracing.rules.registry import register_operator
+from pruning_env.graph.tracing.rules.sideways import sideways
 from pruning_env.graph.tracing.trace import Param
 from pruning_env.graph.tracing.weights import Weight
 
 
 @register_operator("conv1d", "conv2d", "conv3d")
-def _conv(
+def convolution(
     context: Context,
     node: Node,
     x: Any,
@@ -29,9 +30,12 @@ def _conv(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
+    """The channels that a convolution makes; grouped ones keep the same in every group."""
     if not isinstance(weight, (Param, Weight)):
         return _computed(context, node, x, weight, bias)
     shape, dim = _geometry(context, node, weight, stride)
+    if (passed := sideways(context, node, x, weight, stride, padding, dilation)) is not None:
+        return passed
     into, outputs = context.channels_of(node, x, dim), weight.shape[0]
     if groups == 1:
         context.own(node, weight, 1, into, "in")
@@ -130,7 +134,7 @@ def _number_groups(context: Context, node: Node, labels: Tensor) -> None:
         context.number(node, labels, [labels])
 
 
-@register_operator("linear")
+@register_operator("linear", "inner")
 def _linear(context: Context, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
     if isinstance(weight, (Param, Weight)) and len(weight.shape) == 2:
         return _contract(context, node, x, -1, weight, 1, bias)
@@ -171,6 +175,16 @@ def _matmul(context: Context, node: Node, a: Any, b: Any) -> Any:
     if isinstance(a, Param) and len(a.shape) == 2 and len(b.shape) > 1:
         return _contract(context, node, b, -2, a, 1)
     return _product(context, node, a, b)
+
+
+@register_operator("tensordot")
+def _tensordot(
+    context: Context, node: Node, a: Any, b: Any, dims: Sequence[int], rows: Sequence[int], *_: Any
+) -> Any:
+    """Activations times a matrix, along any dimension of theirs; what is made of it comes last."""
+    if len(dims) > 1 or not isinstance(b, Param) or len(b.shape) != 2:
+        return context.give_up(node, [a, b], f"contracted by {context.where(node)}")
+    return _contract(context, node, context.labels(a).movedim(dims[0], -1), -1, b, rows[0] % 2)
 
 
 @register_operator("addmm")

@@ -16,7 +16,7 @@ from pruning_env.graph.tracing.trace import Param
 
 
 @register_operator(
-    "transpose", "permute", "t", "numpy_T", "swapaxes", "swapdims", "movedim", "adjoint", "mT", "mH"
+    *"transpose permute t numpy_T swapaxes swapdims movedim moveaxis adjoint mT mH".split()
 )
 def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Param):

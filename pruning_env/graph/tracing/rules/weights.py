@@ -243,7 +243,7 @@ def _standardise(
     return _meet(context, node, [rows, statistics, *lines], zeros=False)
 
 
-@weight_rule("transpose", "permute", "t", "numpy_T", "swapaxes", "swapdims", "movedim", "mT")
+@weight_rule(*"transpose permute t numpy_T swapaxes swapdims movedim moveaxis mT".split())
 def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Param | Weight:
     if isinstance(x, Param) and (moved := rearranged(node, x, args, kwargs)) is not None:
         return moved
