@@ -1,12 +1,17 @@
-"""What several test files share: time limits, the `data` marker and the real images behind it."""
+"""What test files share: time limits, the `data` marker, real images, one trace of each network."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
+from pruning_env.graph import reading
 from pruning_env.tasks.data import DATA_VARIABLE, Splits, load_cifar10
+from tests.helpers.tracing import remembered
+
+_READ_ONCE = remembered(reading.read_model)
 
 #: Seconds after which a slow test counts as hanging; pyproject.toml has the limit of the others.
 SLOW_TIMEOUT = 1800
@@ -28,3 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cifar10() -> Splits:
     """The real CIFAR-10; only for tests marked `data`."""
     return load_cifar10()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Built-in networks are traced once in a process, but for the tests of tracing itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "/tests/graph/" not in request.path.as_posix():
+            patch.setattr(reading, "read_model", _READ_ONCE)
+        yield

@@ -24,7 +24,7 @@ from pruning_env.process.rewards import get_reward
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.tabular.solution import Record, Regret, Solution
 from pruning_env.tabular.table import RECOVERIES, Table, load_table
-from pruning_env.tabular.table_dynamics import Place, TabularProcess, at
+from pruning_env.tabular.table_dynamics import Place, TabularProcess
 from pruning_env.tabular.table_evaluator import TableEvaluator
 from pruning_env.tasks.registry import get_task
 
@@ -227,7 +227,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         after = self.process.follow(before, parsed)
         terminated = self.process.over(after.index, after.step)
         terms = self.dynamics.reward_terms(before, after, terminated)  # type: ignore[arg-type]
-        cost = at(self.process.cost, after.index) if terminated else 0.0
+        cost = self.process.cost(after.index) if terminated else 0.0
         self._places += (after,)
         self._show()
         return (

@@ -179,12 +179,10 @@ class TabularProcess:
         ends, horizon = at(self._ends, index), self._constraint.max_steps
         return ends if horizon is None else ends | (step >= horizon)
 
-    @cached_property
-    def cost(self) -> np.ndarray:
-        """(M,) what an episode that ends there pays."""
-        budgets = self.dynamics.budgets
-        each = zip(*self.usage, strict=True)
-        return np.array([self._constraint.cost(usage, budgets) for usage in each])
+    def cost(self, index: int) -> float:
+        """What an episode that ends at `index` pays."""
+        usage = [ratios.item(index) for ratios in self.usage]
+        return self._constraint.cost(usage, self.dynamics.budgets)
 
     def successor(
         self,

@@ -97,12 +97,13 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         after = process.follow_many(now, parsed)
         terminated = process.over(after.index, after.step)
         rewards, terms = self._reward(now, after, terminated)
-        cost = np.where(terminated, process.cost[after.index], 0.0)
+        ended = np.flatnonzero(terminated)
+        cost = np.zeros(self.num_envs)
+        cost[ended] = [process.cost(place) for place in after.index[ended].tolist()]
         observations = process.observe(after)
         every = np.ones(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
         info = process.info(after, cost, terms)
-        ended = np.flatnonzero(terminated)
         if ended.size:
             infos["final_obs"] = np.full(self.num_envs, None, dtype=object)
             for slot, last in zip(ended, observations[ended], strict=True):

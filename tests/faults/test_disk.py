@@ -27,7 +27,7 @@ from pruning_env.tasks import data
 from pruning_env.tasks.data import load_npz
 from pruning_env.tasks.registry import get_task
 from pruning_env.tasks.storage import load_pruned, save_pruned
-from tests.helpers.processes import run_python
+from tests.helpers.paths import ROOT
 
 TASK = "digits-resnet8"
 
@@ -237,20 +237,41 @@ def test_processes_that_append_to_one_file_do_not_mix_their_lines(tmp_path: Path
 
 # Homes and networks
 
-EPISODE = """
+COMMANDS = """
+import resource, sys
 from pruning_agents.cli.main import main
-import sys
-sys.exit(main(["train", "--agent", "random-search", "--evaluations", "2", "--no-progress",
-               "--budget", "params=0.9", "--out", {out!r}]))
+trained = main(["train", "--agent", "random-search", "--evaluations", "2", "--no-progress",
+                "--budget", "params=0.9", "--out", {trained!r}])
+assert trained == 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+main(["prune", "--out", {pruned!r}])
 """
 
 
-def test_a_home_that_cannot_be_written_is_not_needed(tmp_path: Path) -> None:
-    # Not even root can make a folder in a file.
-    (tmp_path / "home").write_text("")
-    out = tmp_path / "out"
-    run_python(EPISODE.format(out=str(out)), HOME=str(tmp_path / "home"), PRUNING_ENV_DATA="")
-    assert (out / "result.json").exists()
+@pytest.fixture(scope="module")
+def at_a_loss(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder, and the end of a process that trained there without a home, then had a full disk.
+
+    A fresh interpreter: it computes gradients, which a fork of one that has done so cannot.
+    """
+    folder = tmp_path_factory.mktemp("loss")
+    (folder / "home").write_text("")  # not even root can make a folder in a file
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            COMMANDS.format(trained=str(folder / "trained"), pruned=str(folder / "pruned")),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(folder / "home"), "PRUNING_ENV_DATA": ""},
+    )
+    return folder, ended
+
+
+def test_a_home_that_cannot_be_written_is_not_needed(at_a_loss: tuple[Path, Any]) -> None:
+    folder, ended = at_a_loss
+    assert (folder / "trained" / "result.json").exists(), ended.stderr
 
 
 def test_a_user_without_a_home_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,20 +308,10 @@ def test_a_download_into_a_home_that_cannot_be_written_says_so(
     assert "PRUNING_ENV_DATA" in str(error.value)
 
 
-def test_a_command_whose_disk_is_full_says_so_in_a_line(tmp_path: Path) -> None:
-    # A fresh interpreter: it computes gradients, which a fork of one that has done so cannot.
-    script = (
-        "import resource; from pruning_agents.cli.main import main; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000)); "
-        f"main(['prune', '--out', {str(tmp_path / 'run')!r}])"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
+def test_a_command_whose_disk_is_full_says_so_in_a_line(at_a_loss: tuple[Path, Any]) -> None:
+    folder, ended = at_a_loss
     assert ended.returncode == 3
     assert re.search(r"cnnprune prune: error: .*File too large.*pruned", ended.stderr)
     assert "Traceback" not in ended.stderr
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in folder.iterdir()} <= {"home", "trained", "pruned"}
+    assert not [path for path in (folder / "pruned").rglob("*") if path.is_file()]

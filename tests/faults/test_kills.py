@@ -1,80 +1,36 @@
 """kill -9 at random moments: what is left is whole, and the next run goes on from it.
 
-Runs are forked from a server that has imported everything and run nothing, so that a kill takes a
-second and not the ten that importing takes. The moments are drawn from a fixed seed, over the time
-that an undisturbed run takes.
+Runs are forks of a process that has imported everything, so that kills fall into the work of a
+command and not into the ten seconds that importing takes. The moments are drawn from a fixed seed,
+over the time that an undisturbed run takes. `test_disk.py` has the worst moments, at every run of
+the quick tests.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import os
-import signal
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.__main__ import main as benchmarks
 from pruning_agents.cli.main import main
 from pruning_agents.comparison.rows import AgentRow, read_rows
 from pruning_agents.search.rows import ResultRow
 from pruning_env.tasks.storage import load_pruned
+from tests.helpers.forks import Fork, is_warm
 
-KILLS = {"train": 40, "prune": 40, "benchmarks": 20}
-"""100 in all; the quick tests do three of each command but the last."""
+KILLS = {"train": 45, "prune": 45, "benchmarks": 10}
+"""100 in all. A run of the last starts workers, each a fresh interpreter: it is the slowest."""
 
 TRAIN = [
     *("train", "--agent", "ppo", "--env", "CNNPruneTabular-v0", "--seed", "5", "--no-progress"),
     *("--evaluations", "120", "--checkpoint-every", "20", "--resume"),
 ]
 PRUNE = ["prune", "--budget", "params=0.5", "--force"]
-
-
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["pruning_agents.cli.main", "benchmarks.__main__"])
-
-
-def _lead(command: Callable[[list[str]], int], arguments: list[str]) -> None:
-    """Run a command as the leader of a group of processes, silently."""
-    os.setsid()
-    torch.set_num_threads(1)
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
-    raise SystemExit(command(arguments))
-
-
-class Fork:
-    """A command in a process of its own."""
-
-    def __init__(self, command: Callable[[list[str]], int], arguments: list[str]) -> None:
-        self.begun = time.monotonic()
-        self.process = _SERVER.Process(target=_lead, args=(command, arguments))
-        self.process.start()
-
-    def end(self) -> tuple[int | None, float]:
-        """Wait for it; its exit code, negative for a signal, and the seconds it took."""
-        self.process.join()
-        return self.process.exitcode, time.monotonic() - self.begun
-
-    def kill_after(self, seconds: float) -> bool:
-        """Kill it and its workers so long after its begin; whether it still ran."""
-        time.sleep(max(0.0, seconds - (time.monotonic() - self.begun)))
-        assert self.process.pid is not None
-        with contextlib.suppress(ProcessLookupError):  # it has ended, or leads no group yet
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.kill()
-        code, _ = self.end()
-        assert code in (0, -signal.SIGKILL)
-        return code != 0
 
 
 def left_in(folder: Path) -> set[str]:
@@ -207,8 +163,10 @@ def told(row: AgentRow) -> tuple[Any, ...]:
     return row.history, row.counts, row.spent, row.failed, row.val_accuracy
 
 
-def test_pruning_survives_a_few_kills(tmp_path: Path) -> None:
-    kill_prunings(3, tmp_path / "out")
+@pytest.mark.slow
+def test_a_fork_has_everything_imported() -> None:
+    # A server says to nobody what it fails to import, and its forks would be slow.
+    assert Fork(is_warm, []).end()[0] == 0
 
 
 @pytest.mark.slow

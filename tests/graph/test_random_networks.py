@@ -33,7 +33,7 @@ def check(case: Case) -> ChannelGraph:
     return graph
 
 
-@settings(max_examples=60, derandomize=True, **COMMON)
+@settings(max_examples=20, derandomize=True, **COMMON)
 @given(cases())
 def test_a_random_network_is_pruned_right(case: Case) -> None:
     check(case)

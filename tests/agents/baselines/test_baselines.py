@@ -219,28 +219,17 @@ def test_every_agent_ends_where_there_is_hardly_anything_to_evaluate(graph, name
 
 
 @pytest.mark.parametrize("name", WITHOUT_COSTS)
-def test_every_agent_returns_a_judged_feasible_state_and_how_it_got_there(graph, name):
+def test_every_agent_returns_a_judged_feasible_state_and_how_it_got_there(graph, name, capfd):
     env = KnownOptimumEnv(graph)
-    result = found(get_agent(name).search(env, 60, 0, False).result)
+    result = found(get_agent(name).search(env, 60, 3, False).result)
     assert result.agent == name
     assert env.dynamics.feasible(result.state)
     assert env.evaluator.evaluate(result.state.keep) == result.state.metrics
     spent, accuracies = zip(*result.history, strict=True)
     assert list(spent) == sorted(spent) and list(accuracies) == sorted(accuracies)
     assert accuracies[-1] == result.accuracy
-
-
-@pytest.mark.parametrize("name", WITHOUT_COSTS)
-def test_every_agent_repeats_with_its_seed(graph, name):
-    first, again = (
-        get_agent(name).search(KnownOptimumEnv(graph), 60, 3, False).result for _ in range(2)
-    )
-    assert first == again
-
-
-@pytest.mark.parametrize("name", WITHOUT_COSTS)
-def test_every_agent_can_show_its_progress(graph, name, capfd):
-    get_agent(name).search(KnownOptimumEnv(graph), 20, 0, True)
+    # The same again with its seed, and with its progress shown, which is not printed as output.
+    assert get_agent(name).search(KnownOptimumEnv(graph), 60, 3, True).result == result
     assert capfd.readouterr().out == ""
 
 

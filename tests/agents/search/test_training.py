@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +18,7 @@ import torch
 from pruning_agents.search.checkpoints import Identity
 from pruning_agents.search.recording import IncumbentRecorder
 from pruning_agents.search.registry import get_agent
-from pruning_agents.search.result import IncumbentTracker, SearchResult
+from pruning_agents.search.result import IncumbentTracker, Search, SearchResult
 from pruning_agents.search.training import Checkpoints, begin, resume, train
 from pruning_env.evaluation.ledger import Ledger
 from tests.helpers.learners import LEARNERS, env_for, learner_of, same_parameters
@@ -42,6 +45,36 @@ def whole_run(name, path=None, every=100):
     return train(start, EVALUATIONS, checkpoints=saving)[0]
 
 
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A run from the beginning to the end, and its last checkpoint."""
+
+    search: Search
+    checkpoint: bytes
+
+    def put(self, folder: Path) -> None:
+        """Leave the checkpoint where a run in `folder` looks for it."""
+        (folder / "checkpoint.zip").write_bytes(self.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Callable[[str], Search]:
+    """By the learner's name, a run without checkpoints; tests compare with it and only read it."""
+    return functools.cache(whole_run)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Saved]:
+    """By the learner's name, a run with checkpoints; tests compare with it and only read it."""
+
+    @functools.cache
+    def run(name: str) -> Saved:
+        folder = tmp_path_factory.mktemp("saved")
+        return Saved(whole_run(name, folder), (folder / "checkpoint.zip").read_bytes())
+
+    return run
+
+
 def resumed_run(name, path, every=100):
     scramble()
     start = resume(learner_of(name), env_for(name), checkpoints(path, name, every))
@@ -50,12 +83,14 @@ def resumed_run(name, path, every=100):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_a_run_that_is_continued_ends_as_if_it_had_not_been_interrupted(name, tmp_path):
-    undisturbed = whole_run(name)
-    whole = whole_run(name, tmp_path)
+def test_a_run_that_is_continued_ends_as_if_it_had_not_been_interrupted(
+    name, undisturbed, saved, tmp_path
+):
+    whole = saved(name).search
+    saved(name).put(tmp_path)
     again = resumed_run(name, tmp_path)
     assert whole.result is not None and whole.algorithm is not None
-    for other in (undisturbed, again):
+    for other in (undisturbed(name), again):
         assert other.result == whole.result
         assert other.algorithm is not None
         assert other.algorithm.num_timesteps == whole.algorithm.num_timesteps
@@ -69,9 +104,9 @@ def test_a_run_that_is_continued_ends_as_if_it_had_not_been_interrupted(name, tm
 
 
 @pytest.mark.parametrize("name", ["ppo", "sac", "rl-pruner"])
-def test_a_run_can_be_continued_from_any_of_its_checkpoints(name, tmp_path):
+def test_a_run_can_be_continued_from_any_of_its_checkpoints(name, undisturbed, tmp_path):
     # Each continuation writes a later one, from which the next goes on.
-    whole = whole_run(name)
+    whole = undisturbed(name)
     whole_run(name, tmp_path, every=120)
     first = resumed_run(name, tmp_path, every=30)
     second = resumed_run(name, tmp_path, every=30)
@@ -116,9 +151,10 @@ def test_trained_weights_and_their_cache_are_part_of_a_checkpoint(tmp_path):
         ("sac", "replay"),
     ],
 )
-def test_what_a_continued_run_does_depends_on_each_part_that_was_saved(name, part, tmp_path):
+def test_what_a_continued_run_does_depends_on_each_part_that_was_saved(name, part, saved, tmp_path):
     # Or the tests above would say nothing of that part.
-    whole = whole_run(name, tmp_path)
+    whole = saved(name).search
+    saved(name).put(tmp_path)
     scramble()
     start: Any = resume(learner_of(name), env_for(name), checkpoints(tmp_path, name))
     env = start.agent.env.envs[0].unwrapped
@@ -183,39 +219,32 @@ def test_the_incumbent_is_the_best_end_and_is_told_when_it_improves(tmp_path):
     assert search.result is not None and accuracies[-1] <= search.result.accuracy
 
 
-def test_whoever_is_told_of_an_incumbent_may_draw_random_numbers(tmp_path):
-    undisturbed = whole_run("ppo")
+def test_whoever_is_told_of_an_incumbent_may_draw_random_numbers(undisturbed, tmp_path):
     saving = dataclasses.replace(
         checkpoints(tmp_path, "ppo", 20), improved=lambda result: scramble()
     )
     scramble()
     search, _ = train(begin(learner_of("ppo"), env_for("ppo"), 3), EVALUATIONS, checkpoints=saving)
-    assert search.result == undisturbed.result
-    assert same_parameters(search.algorithm, undisturbed.algorithm)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The bytes of a checkpoint."""
-    path = tmp_path_factory.mktemp("saved")
-    whole_run("td3", path)
-    return (path / "checkpoint.zip").read_bytes()
+    assert search.result == undisturbed("ppo").result
+    assert same_parameters(search.algorithm, undisturbed("ppo").algorithm)
 
 
 @pytest.mark.parametrize("length", [0, 10, 0.5, 0.99, -1])
 def test_a_truncated_checkpoint_is_refused(saved, length, tmp_path):
-    kept = int(length * len(saved)) if isinstance(length, float) else length
-    (tmp_path / "checkpoint.zip").write_bytes(saved[:kept])
+    whole = saved("td3").checkpoint
+    kept = int(length * len(whole)) if isinstance(length, float) else length
+    (tmp_path / "checkpoint.zip").write_bytes(whole[:kept])
     with pytest.raises(ValueError, match=r"checkpoint\.zip is no checkpoint, or a damaged one"):
         resume(learner_of("td3"), env_for("td3"), checkpoints(tmp_path, "td3"))
 
 
 def test_a_damaged_part_is_refused(saved, tmp_path):
     path = tmp_path / "checkpoint.zip"
-    path.write_bytes(saved)
+    saved("td3").put(tmp_path)
+    whole = path.read_bytes()
     with zipfile.ZipFile(path) as file:
         place = file.getinfo("agent.zip").header_offset + 2_000
-    path.write_bytes(saved[:place] + bytes([saved[place] ^ 1]) + saved[place + 1 :])
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(ValueError, match="damaged"):
         resume(learner_of("td3"), env_for("td3"), checkpoints(tmp_path, "td3"))
 
@@ -231,7 +260,7 @@ def test_a_damaged_part_is_refused(saved, tmp_path):
     ],
 )
 def test_the_checkpoint_of_another_run_is_refused(saved, change, message, tmp_path):
-    (tmp_path / "checkpoint.zip").write_bytes(saved)
+    saved("td3").put(tmp_path)
     with pytest.raises(ValueError, match=message):
         resume(learner_of("td3"), env_for("td3"), checkpoints(tmp_path, "td3", **change))
 
@@ -241,9 +270,9 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         resume(learner_of("td3"), env_for("td3"), checkpoints(tmp_path, "td3"))
 
 
-def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_checkpoint_before_it(saved, tmp_path, monkeypatch):
     saving = checkpoints(tmp_path, "ppo", 20)
-    whole_run("ppo", tmp_path)
+    saved("ppo").put(tmp_path)
     before = saving.path.read_bytes()
 
     def fail(*arguments, **keywords):
