@@ -1,8 +1,9 @@
-"""RL-Pruner's two forms as registered agents."""
+"""RL-Pruner's forms as registered agents."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -16,14 +17,22 @@ from pruning_agents.search.training import Learner
 
 __all__ = ["entry"]
 
-_POLICIES = {"rl-pruner": "DistributionPolicy", "rl-pruner-groupwise": "GroupwisePolicy"}
+#: By name: the policy, and the arguments that differ from the defaults.
+_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rl-pruner": ("DistributionPolicy", {}),
+    "rl-pruner-from-rules": ("DistributionPolicy", {"warm_start": "rules"}),
+    "rl-pruner-groupwise": ("GroupwisePolicy", {}),
+}
 
 
 def entry(name: str, summary: str) -> AgentEntry:
-    """RLPruner with the policy that the name stands for."""
+    """RLPruner in the form that the name stands for."""
+    policy, arguments = _FORMS[name]
 
     def make(env: gym.Env, seed: int, tensorboard_log: str | None) -> BaseAlgorithm:
-        return RLPruner(_POLICIES[name], Monitor(env), seed=seed, tensorboard_log=tensorboard_log)
+        return RLPruner(
+            policy, Monitor(env), seed=seed, tensorboard_log=tensorboard_log, **arguments
+        )
 
     def incumbent(agent: BaseAlgorithm) -> SearchResult | None:
         assert isinstance(agent, RLPruner)
