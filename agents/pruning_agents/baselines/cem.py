@@ -24,7 +24,7 @@ def cem(
     smoothing: float = 0.7,
     initial_std: float = 0.5,
     minimum_std: float = 0.03,
-    warm_start: str = "rules",
+    warm_start: str = "uniform",
     progress_bar: bool = False,
 ) -> SearchResult | None:
     """Fit a diagonal Gaussian over actions to the best of its samples, again and again.

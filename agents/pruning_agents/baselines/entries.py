@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Protocol
 
@@ -35,6 +36,7 @@ _BASELINES: dict[str, tuple[BaselineFunction, bool]] = {
     "hill-climbing": (baselines.hill_climbing, True),
     "beam-search": (baselines.beam_search, False),
     "cem": (baselines.cem, True),
+    "cem-from-rules": (partial(baselines.cem, warm_start="rules"), True),
 }
 
 
@@ -43,6 +45,7 @@ def entry(name: str, summary: str) -> AgentEntry:
     function, seeded = _BASELINES[name]
 
     def search(env: gym.Env, evaluations: int, seed: int, progress_bar: bool) -> Search:
-        return Search(function(env, evaluations, seed, progress_bar=progress_bar))
+        found = function(env, evaluations, seed, progress_bar=progress_bar)
+        return Search(None if found is None else dataclasses.replace(found, agent=name))
 
     return AgentEntry(name, summary, search, seeded)

@@ -22,7 +22,7 @@ def hill_climbing(
     *,
     initial_std: float = 0.6,
     minimum_std: float = 0.03,
-    warm_start: str = "rules",
+    warm_start: str = "uniform",
     progress_bar: bool = False,
 ) -> SearchResult | None:
     """Disturb the best action so far, and keep the result when it is no worse.

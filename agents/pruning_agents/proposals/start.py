@@ -1,4 +1,10 @@
-"""What a search begins with: nothing, the zero action, or what the rules of thumb propose."""
+"""What a search begins with: nothing, the zero action, or what the rules of thumb propose.
+
+A best rule is a gain while evaluations are few, and can be a trap later: on the solved tier at half
+the MACs it is 1 point ahead of uniform pruning after 10 evaluations and as good after 200; at a
+quarter of the parameters RLPruner, CEM and hill climbing are 2 to 4 points behind after 100 (2 or 3
+seeds). So searches begin with uniform pruning unless they are told otherwise.
+"""
 
 from __future__ import annotations
 

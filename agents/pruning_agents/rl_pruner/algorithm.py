@@ -158,7 +158,7 @@ class RLPruner(TransitionSearch):
         update: str = "elite",
         clip: float | None = None,
         buffer_size: int = 10,
-        warm_start: str = "rules",
+        warm_start: str = "uniform",
         epsilon: float = 0.4,
         epsilon_fraction: float = 0.1,
         reset_below: float | None = None,

@@ -18,9 +18,10 @@ from pruning_agents.search.training import Learner
 
 __all__ = ["entry"]
 
-#: The policy, and the arguments of the agent beside it.
+#: By name: the policy, and the arguments that differ from the defaults.
 _FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "rl-pruner": ("DistributionPolicy", {}),
+    "rl-pruner-from-rules": ("DistributionPolicy", {"warm_start": "rules"}),
     "rl-pruner-groupwise": ("GroupwisePolicy", {}),
     "rl-pruner-published": ("DistributionPolicy", published()),
 }

@@ -29,7 +29,7 @@ def race(
         actions: n actions (L,).
 
     Returns:
-        (n,) what each of the ends is worth by the environment's reward, and the transitions to those
+        (n,) what the ends are worth by the environment's reward, and the transitions to those
         that were judged on all images, each with its action. Who fell out is worth what its part of
         the images says, but no more than the worst of the others, which were ahead of it.
     """

@@ -113,8 +113,14 @@ _AGENTS: dict[str, AgentEntry | _BuiltIn] = {
     "hill-climbing": _BuiltIn("disturbs the best distribution so far", _BASELINES),
     "beam-search": _BuiltIn("the best few states, each branched into every group", _BASELINES),
     "cem": _BuiltIn("the cross-entropy method over logits", _BASELINES),
+    "cem-from-rules": _BuiltIn("the same, from the best that rules of thumb propose", _BASELINES),
     "rl-pruner": _BuiltIn("distribution policy with a replay buffer", _RL_PRUNER),
-    "rl-pruner-groupwise": _BuiltIn("the same, its distribution from what is observed", _RL_PRUNER),
+    "rl-pruner-from-rules": _BuiltIn(
+        "the same, from the best that rules of thumb propose", _RL_PRUNER
+    ),
+    "rl-pruner-groupwise": _BuiltIn(
+        "rl-pruner, its distribution from what is observed", _RL_PRUNER
+    ),
     "rl-pruner-published": _BuiltIn("RL-Pruner with the settings of its paper", _RL_PRUNER),
     "ppo": _BuiltIn("Stable-Baselines3's PPO", _STOCK),
     "a2c": _BuiltIn("Stable-Baselines3's A2C", _STOCK),

@@ -129,6 +129,7 @@ def test_ppo_trains_saves_and_loads_the_groupwise_policy(graph, tmp_path):
 
 
 def pruner(graph, seed=0, **settings):
+    settings = {"warm_start": "none", **settings}  # what rules propose has tests of its own
     return RLPruner("GroupwisePolicy", KnownOptimumEnv(graph), seed=seed, **settings)
 
 

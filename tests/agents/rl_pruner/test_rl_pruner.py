@@ -30,6 +30,7 @@ def graph():
 
 
 def make(graph, seed=0, limit=0.75, **settings):
+    settings = {"warm_start": "none", **settings}  # what rules propose has tests of its own
     return RLPruner(
         "DistributionPolicy", KnownOptimumEnv(graph, limit=limit), seed=seed, **settings
     )
