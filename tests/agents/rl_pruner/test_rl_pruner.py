@@ -85,15 +85,20 @@ def spy(env, name, calls):
 
 def judged(env):
     """A growing list of the transitions made to try candidates, whether together or alone."""
-    dynamics = env.get_attr("dynamics")[0]
-    real, made = dynamics.transition_many, []
+    dynamics, made = env.get_attr("dynamics")[0], []
 
-    def noting(states, actions):
-        transitions = real(states, actions)
-        made.extend(transitions)
-        return transitions
+    def note(name):
+        real = getattr(dynamics, name)
 
-    dynamics.transition_many = noting
+        def noting(states, actions):
+            transitions = real(states, actions)
+            made.extend(transitions)
+            return transitions
+
+        setattr(dynamics, name, noting)
+
+    note("transition_many")
+    note("commit_many")
     return made
 
 
