@@ -37,7 +37,7 @@ def cifar10() -> Splits:
 
 @pytest.fixture(scope="module", autouse=True)
 def traced_once(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Built-in networks are traced once in a process, but for the tests of tracing itself."""
+    """Networks of many tests are traced once in a process, but for the tests of tracing itself."""
     with pytest.MonkeyPatch.context() as patch:
         if "/tests/graph/" not in request.path.as_posix():
             patch.setattr(reading, "read_model", _READ_ONCE)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -84,10 +85,10 @@ def test_figures_are_written(demo):
 
 
 def test_a_second_demonstration_in_a_folder_replaces_the_first(demo, tmp_path):
-    settings = DemoSettings(evaluations=2, seeds=1, out=tmp_path)
-    for _ in range(2):
-        rows = run_demo(settings, "again", Console(file=io.StringIO()))
-    assert read_rows(tmp_path / "rows.jsonl") == rows
+    out = shutil.copytree(demo[0], tmp_path / "demo")
+    settings = DemoSettings(evaluations=2, seeds=1, out=out)
+    rows = run_demo(settings, "again", Console(file=io.StringIO()))
+    assert read_rows(out / "rows.jsonl") == rows
 
 
 def test_one_seed_is_called_an_illustration(demo):

@@ -17,7 +17,7 @@ LEARNERS = tuple(name for name in agent_names() if get_agent(name).learner is no
 #: The table takes no constraints, so agents that learn from costs search the network behind it.
 COSTS = {
     **{"constraint": "cost", "max_steps": 2, "action": "ratio", "reward": "final"},
-    **{"round_to": 5, "recovery": "none"},
+    **{"round_to": 5, "recovery": "none", "val_images": 100},
 }
 
 

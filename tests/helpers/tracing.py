@@ -1,4 +1,4 @@
-"""Built-in networks are traced once in a process, wherever tracing is not what is tested."""
+"""Networks of many tests are traced once in a process, wherever tracing is not what is tested."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from pruning_env.graph.example import Example
 
 __all__ = ["remembered"]
 
+#: Where their classes are defined.
+SHARED = ("pruning_env.tasks.models.", "tests.helpers.small")
+
 
 def remembered(read_model: Callable[..., Any]) -> Callable[..., Any]:
-    """`read_model`, which reads a built-in network with the same weights and example once."""
+    """`read_model`, which reads a shared network with the same weights and example once."""
     known: dict[tuple[Any, ...], Any] = {}
 
     @functools.wraps(read_model)
     def read(model: nn.Module, example: Example, ignored: Collection[str], *, check: bool) -> Any:
-        if not type(model).__module__.startswith("pruning_env.tasks.models."):
+        if not type(model).__module__.startswith(SHARED):
             return read_model(model, example, ignored, check=check)
         shapes = tuple(tuple(tensor.shape) for tensor in example.tensors)
         key = (_identity(model), shapes, frozenset(ignored), check)

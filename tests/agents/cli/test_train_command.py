@@ -72,7 +72,7 @@ def test_tables_and_baselines_go_together(tmp_path):
     assert row_of(tmp_path).evaluations == 5
 
 
-LONG = ["--evaluations", "700", "--seed", "5", "--checkpoint-every", "64", *TABULAR]
+LONG = ["--evaluations", "400", "--seed", "5", "--checkpoint-every", "64", *TABULAR]
 
 
 @pytest.fixture(scope="module")

@@ -152,6 +152,7 @@ def drop_the_advantage(patch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutate",
     [

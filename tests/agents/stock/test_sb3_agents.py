@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import gymnasium as gym
@@ -21,12 +22,14 @@ from tests.helpers.learners import LEARNERS, env_for, learner_of, same_parameter
 STOCK = {agent.name: agent for agent in stock_agents()}
 
 
-def trained(name, transitions=80):
-    return begin(learner_of(name), env_for(name), 0).agent.learn(transitions)
+@pytest.fixture(scope="module")
+def trained():
+    """By the learner's name, an agent after a few transitions, shared: only read it."""
+    return functools.cache(lambda name: begin(learner_of(name), env_for(name), 0).agent.learn(80))
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_evaluate_policy_and_monitor_see_whole_episodes(name):
+def test_evaluate_policy_and_monitor_see_whole_episodes(name, trained):
     agent, env = trained(name), Monitor(env_for(name))
     rewards, lengths = evaluate_policy(agent, env, 2, return_episode_rewards=True)
     assert isinstance(rewards, list) and isinstance(lengths, list)
@@ -38,7 +41,7 @@ def test_evaluate_policy_and_monitor_see_whole_episodes(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_a_loaded_agent_has_the_same_parameters_and_predicts_the_same(name, tmp_path):
+def test_a_loaded_agent_has_the_same_parameters_and_predicts_the_same(name, trained, tmp_path):
     agent = trained(name)
     agent.save(tmp_path / "agent")
     loaded = learner_of(name).algorithm.load(tmp_path / "agent", env=env_for(name))
@@ -56,8 +59,9 @@ def test_a_loaded_agent_has_the_same_parameters_and_predicts_the_same(name, tmp_
 @pytest.mark.parametrize("name", LEARNERS)
 def test_eval_callback_evaluates_and_keeps_the_best_agent(name, tmp_path):
     agent = begin(learner_of(name), env_for(name), 0).agent
+    env = env_for(name)
     callback = EvalCallback(
-        Monitor(env_for(name)),
+        Monitor(env),
         n_eval_episodes=1,
         eval_freq=50,
         best_model_save_path=str(tmp_path),
@@ -65,10 +69,8 @@ def test_eval_callback_evaluates_and_keeps_the_best_agent(name, tmp_path):
     )
     agent.learn(110, callback=callback)
     assert np.isfinite(callback.best_mean_reward) and len(callback.evaluations_results) == 0
-    best = learner_of(name).algorithm.load(tmp_path / "best_model.zip", env=env_for(name))
-    assert evaluate_policy(best, env_for(name), 1, warn=False)[0] == pytest.approx(
-        callback.best_mean_reward
-    )
+    best = learner_of(name).algorithm.load(tmp_path / "best_model.zip", env=env)
+    assert evaluate_policy(best, env, 1, warn=False)[0] == pytest.approx(callback.best_mean_reward)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
