@@ -21,8 +21,8 @@ from pruning_env.evaluation.metrics import Outputs
 from pruning_env.evaluation.strategies import Recover, Refit, check_maskable
 from pruning_env.evaluation.weights import spread
 from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.graph.copies import named_tensors, structure_copy
 from pruning_env.graph.functional import call_with
-from pruning_env.graph.surgery import named_tensors, structure_copy
 
 __all__ = ["AT_ONCE", "Batched"]
 

@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from pruning_env.graph import surgery
+from pruning_env.graph.copies import forget, named_tensors, structure_copy
 from pruning_env.graph.draws import Watched, is_discrete, seed_all
 from pruning_env.graph.example import Example
 from pruning_env.graph.structure import ChannelStructure, Keep
-from pruning_env.graph.surgery import forget, named_tensors, structure_copy
 from pruning_env.graph.widths import turns
 
 _TRAINING = " in train mode"

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pruning_env.graph.draws import seed_all
-from pruning_env.graph.surgery import (
+from pruning_env.graph.copies import (
     holds_tensors,
     named_tensors,
     structure_copy,
     without_tensors,
 )
+from pruning_env.graph.draws import seed_all
 
 Cache = tuple[str, str]
 

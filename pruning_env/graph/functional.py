@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pruning_env.graph.surgery import named_tensors
+from pruning_env.graph.copies import named_tensors
 
 __all__ = ["call_with"]
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from pruning_env.graph.surgery import named_tensors
+from pruning_env.graph.copies import named_tensors
 
 Layers = Iterable[str | type[nn.Module] | nn.Module]
 

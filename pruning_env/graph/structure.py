@@ -8,12 +8,13 @@ tracing nor what finds the groups.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pruning_env.graph.costs import Cost, Widths
 
 __all__ = [
     "Adapter",
@@ -212,10 +213,16 @@ class ChannelStructure:
         self.num_channels = int(self.sizes.sum())
         self._shapes = facts.shapes
         self._starts = np.array([g.start for g in self.groups], np.int64)
-        self._products = facts.products
-        self._params = self._cost((name, 1) for name in facts.trainable)
-        self._macs = self._cost(facts.multiplications, facts.constant_macs, facts.products)
-        self._batch = facts.batch
+        lines = {(slot.tensor, slot.dim): slot.channels for slot in facts.slots}
+        widths = Widths(self.sizes, facts.shapes, lines, facts.products)
+        self._params = Cost(widths, ((name, 1) for name in facts.trainable))
+        self._macs = Cost(
+            widths,
+            facts.multiplications,
+            products=True,
+            constant=facts.constant_macs,
+            divisor=facts.batch,
+        )
 
     @cached_property
     def cuts(self) -> Cuts:
@@ -301,11 +308,11 @@ class ChannelStructure:
 
     def params_at(self, counts: Counts) -> int | Counts:
         """`params` of channel counts `(..., L)`."""
-        return self._evaluate(self._params, counts, 1)
+        return self._params.at(counts)
 
     def macs_at(self, counts: Counts) -> int | Counts:
         """`macs` of channel counts `(..., L)`."""
-        return self._evaluate(self._macs, counts, self._batch)
+        return self._macs.at(counts)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -349,73 +356,6 @@ class ChannelStructure:
                 f"keep must leave every group at least one channel; nothing is left of {names}"
             )
         return keep
-
-    @cached_property
-    def _axes(self) -> tuple[dict[tuple[str, int], int], Counts, Counts]:
-        """Distinct slot layouts.
-
-        The layout of each (tensor, dim), each layout's constant width, and its indices per channel
-        of each group.
-        """
-        index: dict[tuple[str, int], int] = {}
-        seen: dict[bytes, int] = {}
-        constant, per_group = [1], [np.zeros(len(self.groups), np.int64)]
-        layouts = {(slot.tensor, slot.dim): slot.channels for slot in self.slots}
-        layouts |= {
-            (f"product {i}", d): channels
-            for i, (axes, _) in enumerate(self._products)
-            for d, channels in enumerate(axes)
-        }
-        for place, channels in layouts.items():
-            key = channels.tobytes()
-            if key not in seen:
-                seen[key] = len(constant)
-                owned = channels[channels >= 0]
-                constant.append(len(channels) - len(owned))
-                indices = np.bincount(self.group_index[owned], minlength=len(self.groups))
-                per_group.append(indices // self.sizes)
-            index[place] = seen[key]
-        return index, np.array(constant, np.int64), np.stack(per_group).astype(np.int64)
-
-    def _cost(
-        self,
-        terms: Iterable[tuple[str, int]],
-        constant: int = 0,
-        products: Sequence[tuple[tuple[NDArray[np.int64], ...], int]] = (),
-    ) -> tuple[Counts, Counts]:
-        """Sum over tensors of factor x elements kept, as (factors, axes) of products of widths."""
-        index, _, _ = self._axes
-        factors: dict[tuple[int, ...], int] = {(0,): constant}
-        for i, (lines, rows) in enumerate(products):
-            key: tuple[int, ...] = tuple(
-                sorted(index[f"product {i}", d] for d in range(len(lines)))
-            )
-            factors[key] = factors.get(key, 0) + rows
-        for name, factor in terms:
-            axes = []
-            for dim, size in enumerate(self._shapes[name]):
-                axis = index.get((name, dim))
-                if axis is None:
-                    factor *= size
-                else:
-                    axes.append(axis)
-            key = tuple(sorted(axes)) or (0,)
-            factors[key] = factors.get(key, 0) + factor
-        depth = max(map(len, factors))
-        padded = [key + (0,) * (depth - len(key)) for key in factors]  # axis 0 has width 1
-        return np.array(list(factors.values()), np.int64), np.array(padded, np.int64)
-
-    def _evaluate(self, cost: tuple[Counts, Counts], counts: Counts, divisor: int) -> int | Counts:
-        counts = np.asarray(counts, np.int64)
-        if counts.shape[-1:] != (len(self.groups),):
-            raise ValueError(
-                f"counts must have {len(self.groups)} entries, got shape {counts.shape}"
-            )
-        _, constant, per_group = self._axes
-        widths = constant + counts @ per_group.T
-        factors, axes = cost
-        total = (widths[..., axes].prod(-1) @ factors) // divisor
-        return int(total) if total.ndim == 0 else total
 
 
 def _owner(tensor: str) -> str:
