@@ -51,13 +51,18 @@ class ChannelGraph(ChannelStructure):
         num_channels: C, the length of a keep mask.
         sizes: `(L,)` int64, channels per group.
         group_index: `(C,)` int64, the group of each channel.
-        whole: The graph of all removable channels of the model: this one, unless it is restricted.
     """
 
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
-        self.whole: ChannelGraph = self
+        # None for itself: a graph that held itself would outlive its last user.
+        self._whole: ChannelGraph | None = None
         self._of_whole: Indices = np.arange(self.num_channels)
+
+    @property
+    def whole(self) -> ChannelGraph:
+        """The graph of all removable channels of the model: this one, unless it is restricted."""
+        return self if self._whole is None else self._whole
 
     @classmethod
     def trace(
@@ -139,7 +144,7 @@ class ChannelGraph(ChannelStructure):
             )
         facts, channels = restricted_facts(self.facts, chosen)
         graph = ChannelGraph(facts)
-        graph.whole, graph._of_whole = self.whole, self._of_whole[channels]
+        graph._whole, graph._of_whole = self.whole, self._of_whole[channels]
         return graph
 
     def whole_keep(self, keep: Keep) -> Keep:

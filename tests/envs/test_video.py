@@ -50,7 +50,7 @@ def test_the_script_writes_an_episode_that_ends_within_the_budget(tmp_path: Path
 
 
 def test_record_video_writes_a_frame_for_every_state_of_an_episode(tmp_path: Path) -> None:
-    moviepy = pytest.importorskip("moviepy")
+    moviepy = pytest.importorskip("moviepy", minversion="2")
     env = RecordVideo(
         gym.make("CNNPruneTabular-v0", channels_per_step=0.25, render_mode="rgb_array"),
         str(tmp_path),
