@@ -169,7 +169,8 @@ def _builder(name: str, family: str) -> Callable[[], nn.Module]:
 
 
 def _build_timm(name: str) -> nn.Module:
-    import timm  # late, because it is an extra
+    # Late, because it is an extra.
+    import timm  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     model: nn.Module = timm.create_model(name, pretrained=False)
     return model

@@ -6,6 +6,7 @@ All are between layers "a" of 8 and "b" of 12 channels and a frozen head "c".
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tests.helpers.networks import check_pruning, jitter
 class Gated(nn.Module):
     """ECA's gate: a convolution over neighbouring channels' means."""
 
-    def __init__(self, kernel: int, mode: str = "zeros") -> None:
+    def __init__(self, kernel: int, mode: Literal["zeros", "circular"] = "zeros") -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
         self.gate = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False, padding_mode=mode)
@@ -105,7 +106,7 @@ def test_the_channels_of_another_convolution_go(name: str) -> None:
         small = graph.prune(network, keep)
         assert small.a.out_channels == len(small.a.weight)  # type: ignore[arg-type, union-attr]
         if isinstance(small.b, DeformConv2d):
-            assert small.b.in_channels == small.a.out_channels
+            assert small.b.in_channels == small.a.out_channels  # type: ignore[union-attr]
             assert small.b.out_channels == small.c.in_channels  # type: ignore[union-attr]
 
 
