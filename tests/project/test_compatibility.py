@@ -60,7 +60,6 @@ OTHER: dict[str, Any] = {
     "finetune_steps": 3,
     "finetune_lr": 0.01,
     "finetune_arguments": {"epochs": 1},
-    "groups": "inner",
     "val_images": 100,
     "race": 0.25,
     "constraint": "wall",
