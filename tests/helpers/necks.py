@@ -376,6 +376,7 @@ def expectations(expected: Callable[..., Any]) -> dict[str, Any]:
         "efficient channel attention": expected(
             lambda: EfficientChannelAttention(8),
             {"stem": 8},
+            {"conv": "is spread over channels"},
         ),
         "weighted fusion": expected(lambda: WeightedFusion(8), {"stem": 8}),
         "partial convolution": expected(
