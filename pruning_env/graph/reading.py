@@ -91,7 +91,8 @@ def _read(
 
     def tried(reading: _Reading) -> _Reading:
         doubtful = reading.grouping.numbered()
-        failing = failing_groups(reading.graph, model, example, doubtful)
+        parts = reading.grouping.parts()
+        failing = failing_groups(reading.graph, model, example, doubtful, parts)
         return replace(reading, failing=failing)
 
     best = tried(best)

@@ -240,6 +240,24 @@ class Context:
         other = dims[0] if likely != dims[0] else dims[-1]
         return self.settle(node, labels, other if key in self._flipped else likely)
 
+    def takes_apart(self, node: Node, parts: list[Tensor], *, fractions: bool) -> bool:
+        """Whether to read uneven parts of channels as channels of their own; if so, they become it.
+
+        Args:
+            node: The operator that cuts.
+            parts: 1-D labels of each part.
+            fractions: Whether they can also be fractions of one number of channels: the split is
+                put on record, and may be read so in another attempt.
+        """
+        key = f"{self._phase}/{node.name}"
+        if fractions:
+            whole = torch.unique(torch.cat(parts))
+            self.trace.splits[key] = Split(self.where(node), True, whole)
+            if key in self._flipped:
+                return False
+        self.trace.parts.append(parts)
+        return True
+
     def is_split(self, labels: Tensor) -> bool:
         """Whether a view has split these channels into groups or heads before."""
         return not self._split.isdisjoint(torch.unique(compact(labels)).tolist())

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -113,10 +114,12 @@ class Grouping:
 
     def numbered(self) -> Indices:
         """Groups whose numbers of channels were given to operators, and may be written in code."""
-        labels = [labels.numpy() for _, labels in self._trace.numbered]
-        channels = self._channel[self._component[np.concatenate([np.zeros(0, np.int64), *labels])]]
-        ends = np.array([g.start + g.size for g in self.groups], np.int64)
-        return np.unique(np.searchsorted(ends, channels[channels >= 0], side="right"))
+        labels = [labels for _, labels in self._trace.numbered]
+        return self._groups_of(torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64))
+
+    def parts(self) -> list[list[Indices]]:
+        """Groups in each part of channels that are cut unevenly, by cut."""
+        return [[self._groups_of(part) for part in parts] for parts in self._trace.parts]
 
     def splits(self, groups: Iterable[int]) -> list[str]:
         """Keys of the views that split channels of `groups`."""
@@ -163,6 +166,11 @@ class Grouping:
             if ((attribute.channels >= start) & (attribute.channels < start + size)).any()
         }
         return list(kinds)
+
+    def _groups_of(self, labels: Tensor) -> Indices:
+        channels = self._channels_of(labels)
+        ends = np.array([g.start + g.size for g in self.groups], np.int64)
+        return np.unique(np.searchsorted(ends, channels[channels >= 0], side="right"))
 
     def _channels_of(self, labels: Tensor) -> Indices:
         return self._channel[self._component[labels.numpy()]]
@@ -213,6 +221,7 @@ class Grouping:
     def _signatures(self, layout: dict[tuple[str, int], tuple[str, Indices]]) -> NDArray[np.uint64]:
         """A hash per component of the places it lives in, and how often it does.
 
+        A part of channels that are cut unevenly counts as a place: its number is one of its own.
         Sums of one random 64-bit number per place: equal for components with the same places, and
         different otherwise but with probability 2^-64 per pair.
         """
@@ -222,6 +231,11 @@ class Grouping:
             number = rng.integers(1 << 63, dtype=np.uint64)
             # Before NumPy 2 an unsigned number and one of Python's make a floating one.
             np.add.at(total, roots, number * np.uint64(2) + np.uint64(1))
+        for parts in self._trace.parts:
+            for part in parts:
+                number = rng.integers(1 << 63, dtype=np.uint64)
+                roots = np.unique(self._component[part.numpy()])
+                total[roots] += number * np.uint64(2) + np.uint64(1)
         return total
 
     def _groups(self, place: Indices) -> tuple[ChannelGroup, ...]:

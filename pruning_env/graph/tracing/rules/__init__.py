@@ -3,7 +3,7 @@
 To add an operator, add one rule to the module of its kind, and one test.
 """
 
-from pruning_env.graph.tracing.rules import elementwise, layers, movement, space, weights
+from pruning_env.graph.tracing.rules import elementwise, layers, movement, space, splits, weights
 from pruning_env.graph.tracing.rules.registry import RULES, apply_rule
 from pruning_env.graph.tracing.rules.weights import computed_weights
 
@@ -15,5 +15,6 @@ __all__ = [
     "layers",
     "movement",
     "space",
+    "splits",
     "weights",
 ]

@@ -20,11 +20,11 @@ from pruning_env.graph.tracing.trace import Param
 )
 def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Param):
-        return _moved(context, node, x, args, kwargs)
+        return moved_parameter(context, node, x, args, kwargs)
     return node.target(x, *args, **kwargs)  # type: ignore[operator]
 
 
-def _moved(context: Context, node: Node, x: Param, args: Any, kwargs: Any) -> Param | Tensor:
+def moved_parameter(context: Context, node: Node, x: Param, args: Any, kwargs: Any) -> Param | Tensor:
     """What a parameter becomes; where it is no parameter any more, with one label per element."""
     moved = rearranged(node, x, args, kwargs)
     if moved is not None:
@@ -57,7 +57,7 @@ def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> An
     if args and isinstance(args[0], torch.dtype):
         return x
     if isinstance(x, Param):
-        moved = _moved(context, node, x, args, kwargs)
+        moved = moved_parameter(context, node, x, args, kwargs)
         if len([n for n in x.shape if n > 1]) == 1 and x.floating:  # a value per channel
             line = context.labels(moved)
             context.number(node, line, [along(line, d) for d in varying(line)])
@@ -101,7 +101,7 @@ def _view_as(context: Context, node: Node, x: Any, other: Any) -> Tensor:
 @register_operator("squeeze")
 def _squeeze(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Param):
-        return _moved(context, node, x, args, kwargs)
+        return moved_parameter(context, node, x, args, kwargs)
     dims = arguments(node, [x, *args], kwargs).get("dim")
     dims = range(x.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
     for d in {d % x.dim() for d in dims} & set(varying(x)):
@@ -168,63 +168,6 @@ def _joined(context: Context, node: Node, labels: Tensor, dim: int) -> Tensor:
     """Tensors side by side along another dimension than their channels keep the same channels."""
     others = [d for d in varying(labels) if d != dim]
     return context.settle(node, labels, others[-1]) if others else labels
-
-
-@register_operator(
-    "split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "unsafe_chunk"
-)
-def _split(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
-    labels = context.labels(x)
-    parts = list(node.target(labels, *args, **kwargs))  # type: ignore[operator]
-    dim = arguments(node, [x, *args], kwargs).get("dim", 0) % labels.dim()
-    _cut(context, node, labels, dim, [p.shape[dim] for p in parts])
-    return parts
-
-
-@register_operator("unbind")
-def _unbind(context: Context, node: Node, x: Any, dim: int = 0) -> list[Tensor]:
-    labels = context.labels(x)
-    _cut(context, node, labels, dim % labels.dim(), [1] * labels.shape[dim])
-    return list(labels.unbind(dim))
-
-
-@register_operator("slice", "narrow")
-def _slice(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
-    labels = context.labels(x)
-    part = node.target(labels, *args, **kwargs)  # type: ignore[operator]
-    bound = arguments(node, [x, *args], kwargs)
-    dim = bound.get("dim", 0) % labels.dim()
-    size, cut = labels.shape[dim], part.shape[dim]
-    if cut == size:
-        return x  # a parameter stays one
-    if dim in varying(labels):
-        start = bound.get("start") or 0
-        start = max(0, start + size if start < 0 else start)
-        even = bound.get("step", 1) == 1 and cut and size % cut == 0 and start % cut == 0
-        _cut(context, node, labels, dim, [cut] * (size // cut) if even else [])
-    return part
-
-
-@register_operator("select")
-def _select(context: Context, node: Node, x: Any, dim: int, index: int) -> Any:
-    if isinstance(x, Param) and x.shape[dim] == 1:
-        return _moved(context, node, x, (dim, index), {})
-    labels = context.labels(x)
-    _cut(context, node, labels, dim % labels.dim(), [])
-    return labels.select(dim, index)
-
-
-def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int]) -> None:
-    """Equal parts must stay equal, so they keep the same places; other parts are frozen."""
-    if dim not in varying(labels) or context.in_island(node):
-        return
-    if len(set(sizes)) == 1 and sizes[0] > 1:
-        channels = context.channels_of(node, labels, dim)
-        rows = channels.view(-1, sizes[0])
-        context.merge(node, rows[:1], rows)
-        context.number(node, labels, [*rows, channels])
-    else:
-        context.misplace(node, labels, f"{context.where(node)} picks channels by number")
 
 
 @register_operator("take_along_dim")
