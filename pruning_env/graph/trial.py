@@ -6,7 +6,7 @@ there, and says where they are. It knows nothing of labels and operators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -46,12 +46,9 @@ def failing_groups(
     if not graph.groups:
         return {}
     comparison = Comparison(graph, model, example)
-    rank = graph.rank(np.random.default_rng(0).random(graph.num_channels))
+    masks = _masks(comparison, graph, model, example, parts)
     failing: dict[int, str] = {}
     passed: dict[int, bytes] = {}  # by mask, the groups that passed together
-    masks = [(graph.keep_top(rank, counts), False) for counts in _counts(graph, model, example, parts)]
-    if comparison.trains:
-        masks.insert(1, (masks[0][0], True))
     while True:
         before = len(failing)
         for number, (keep, training) in enumerate(masks):
@@ -80,6 +77,49 @@ def failing_groups(
             passed[number] = left.tobytes()
         if len(failing) == before:
             return failing
+
+
+def first_fault(
+    graph: ChannelStructure,
+    model: nn.Module,
+    example: Example,
+    parts: Sequence[Sequence[Counts]] = (),
+    among: Iterable[int] | None = None,
+) -> str | None:
+    """How a pruned model first fails at the masks of `failing_groups`; None if it never does.
+
+    Args:
+        graph: The graph of `model`.
+        model: The dense model.
+        example: Its example.
+        parts: As in `failing_groups`.
+        among: Groups to prune, as indices; None for all.
+    """
+    if not graph.groups:
+        return None
+    comparison = Comparison(graph, model, example)
+    others = np.zeros(graph.num_channels, bool)
+    if among is not None:
+        others = ~np.isin(graph.group_index, list(among))
+    masks = _masks(comparison, graph, model, example, parts)
+    faults = (comparison.fault(keep | others, training) for keep, training in masks)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _masks(
+    comparison: Comparison,
+    graph: ChannelStructure,
+    model: nn.Module,
+    example: Example,
+    parts: Sequence[Sequence[Counts]],
+) -> list[tuple[NDArray[np.bool_], bool]]:
+    """Every mask to try, and whether in train mode."""
+    rank = graph.rank(np.random.default_rng(0).random(graph.num_channels))
+    counts = _counts(graph, model, example, parts)
+    masks = [(graph.keep_top(rank, each), False) for each in counts]
+    if comparison.trains:
+        masks.insert(1, (masks[0][0], True))
+    return masks
 
 
 def _counts(

@@ -55,6 +55,8 @@ class Context:
         values: Labels of every node so far.
         statistics: Modules that mix channels.
         computed: Nodes between parameters and the weight of a layer, see `rules.weights`.
+        crossed: By matrix with channels along its rows and its columns, the 1-D labels of its rows;
+            its own labels are those of its columns.
     """
 
     def __init__(
@@ -72,11 +74,11 @@ class Context:
         self.values: dict[Node, Any] = {}
         self.statistics: list[Statistics] = []
         self.computed: set[Node] = set()
+        self.crossed: dict[Any, Tensor] = {}
         self._elements = [_span(labels) for labels in trace.elementwise.values()]
         self._islands = islands
         self._phase = phase
         self._flipped = flipped
-        self._split: set[int] = set()
 
     def shape(self, node: Node) -> tuple[int, ...]:
         """Shape of the (first) tensor that `node` returns."""
@@ -223,21 +225,28 @@ class Context:
             if d != keep:
                 first = first.narrow(d, 0, 1)
         self.merge(node, small, first)
-        self._split.update(torch.unique(first).tolist())
         return first.expand(labels.shape)
 
-    def settle_split(self, node: Node, labels: Tensor) -> Tensor:
-        """`settle` after a view that split the channels, when nothing shows which factor shrinks.
+    def settle_split(self, node: Node, labels: Tensor, likely: int | None = None) -> Tensor:
+        """`settle` after a view that split the channels, and may have to be read another way.
 
-        The number in the code is mostly the smaller factor, and of equal ones the outer. The split
-        is put on record, and may be read the other way round in another attempt.
+        Args:
+            node: The view.
+            labels: What they become.
+            likely: The factor that shrinks, for what the code shows. Where it shows nothing, that
+                is the largest, and of equal ones the innermost: the others are numbers in the code.
+
+        The split is put on record; in another attempt, the next largest factor is the one that
+        shrinks (of few, such as query, key and value of few heads, the innermost).
         """
         dims = varying(labels)
         key = f"{self._phase}/{node.name}"
-        likely = max(dims, key=lambda d: (labels.shape[d], d))
+        if likely is None:
+            likely = max(dims, key=lambda d: (labels.shape[d], d))
         split = torch.unique(compact(labels))
         self.trace.splits[key] = Split(self.where(node), likely == dims[0], split)
-        other = dims[0] if likely != dims[0] else dims[-1]
+        rest = [d for d in dims if d != likely]
+        other = max(rest, key=lambda d: (max(labels.shape[d], _FEW), d))
         return self.settle(node, labels, other if key in self._flipped else likely)
 
     def takes_apart(self, node: Node, parts: list[Tensor], *, fractions: bool) -> bool:
@@ -258,10 +267,6 @@ class Context:
         self.trace.parts.append(parts)
         return True
 
-    def is_split(self, labels: Tensor) -> bool:
-        """Whether a view has split these channels into groups or heads before."""
-        return not self._split.isdisjoint(torch.unique(compact(labels)).tolist())
-
     def number(self, node: Node, labels: Tensor, sizes: Sequence[Tensor] = ()) -> None:
         """Put on record that `node` was given a size in channels.
 
@@ -280,6 +285,10 @@ class Context:
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Forbid the removal of labels."""
         self.trace.space.freeze(labels, reason)
+
+    def silence(self, labels: Tensor) -> None:
+        """Let masks set channels to zero where they are made: no weight reads them."""
+        self.trace.silenced.append(torch.unique(labels))
 
     def pin(self, param: Param, reason: str) -> None:
         """Forbid slicing a parameter, and so the removal of every channel that owns part of it."""
@@ -318,6 +327,9 @@ class Context:
             elif isinstance(value, Tensor):
                 self.freeze(value, reason)
         return fixed_like(node.meta.get("val"))
+
+
+_FEW = 4  # query, key, value, and perhaps a gate
 
 
 def _span(labels: Tensor) -> range:

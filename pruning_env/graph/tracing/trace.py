@@ -97,11 +97,14 @@ class Trace:
             number in the code.
         parts: 1-D labels of each part of channels that code cuts unevenly, by cut: the numbers of
             channels in them are numbers of their own.
+        silenced: Labels of channels that activations are summed over: masks set them to zero where
+            they are made.
         misplaced: Labels that froze because a channel dimension was not where an operator has one;
             a split that was read the wrong way round may be to blame.
         numbered: Operators that were given sizes in channels, which may come from a shape (and
             shrink with it) or from the code: where, and the labels.
         sizes: The module that gave such sizes, and what each of them counts, as 1-D labels.
+        entries: By module, 1-D labels of the channels that it is given.
     """
 
     space: LabelSpace = field(default_factory=LabelSpace)
@@ -118,9 +121,11 @@ class Trace:
     uncaptured: dict[str, str] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
     parts: list[list[Tensor]] = field(default_factory=list)
+    silenced: list[Tensor] = field(default_factory=list)
     misplaced: list[Tensor] = field(default_factory=list)
     numbered: list[tuple[str, Tensor]] = field(default_factory=list)
     sizes: list[tuple[str, list[Tensor]]] = field(default_factory=list)
+    entries: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def ignore(self, tensors: Collection[str]) -> None:
         """Forbid the removal of channels that have an output or a value of their own in these."""

@@ -3,13 +3,22 @@
 To add an operator, add one rule to the module of its kind, and one test.
 """
 
-from pruning_env.graph.tracing.rules import elementwise, layers, movement, space, splits, weights
+from pruning_env.graph.tracing.rules import (
+    attention,
+    elementwise,
+    layers,
+    movement,
+    space,
+    splits,
+    weights,
+)
 from pruning_env.graph.tracing.rules.registry import RULES, apply_rule
 from pruning_env.graph.tracing.rules.weights import computed_weights
 
 __all__ = [
     "RULES",
     "apply_rule",
+    "attention",
     "computed_weights",
     "elementwise",
     "layers",

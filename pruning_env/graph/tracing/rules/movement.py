@@ -71,10 +71,8 @@ def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> An
         # All slices along the other dimensions must keep the same channels, or no full grid is
         # left.
         open_dims = [d for d in dims if d not in written]
-        if written and len(open_dims) == 1:
-            labels = context.settle(node, labels, open_dims[0])
-        else:
-            labels = context.settle_split(node, labels)
+        likely = open_dims[0] if written and len(open_dims) == 1 else None
+        labels = context.settle_split(node, labels, likely)
     if any(d in dims for d in written):
         held = [along(labels, d) for d in written if d in varying(labels)]
         context.number(node, x, [*held, *(along(x, d) for d in before)])
@@ -198,7 +196,12 @@ def _index(context: Context, node: Node, x: Any, indices: Sequence[Any]) -> Any:
     labels = context.labels(x)
     picks = [context.labels(i) for i in indices if i is not None]
     indexed = [d for d, i in enumerate(indices) if i is not None]
-    if isinstance(x, Param) or set(indexed) & set(varying(labels)) or any(map(varying, picks)):
+    if isinstance(x, Param):  # a table of values per channel: all its rows keep the same ones
+        rest = [d for d in varying(labels) if d not in indexed]
+        if len(rest) != 1:
+            return context.give_up(node, [x, indices])
+        labels = context.settle(node, labels, rest[0])
+    if set(indexed) & set(varying(labels)) or any(map(varying, picks)):
         return context.give_up(
             node, [x, indices], f"{context.where(node)} picks channels by number"
         )
