@@ -13,7 +13,7 @@ from torch.fx import Node
 from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.labels import varying
 from pruning_env.graph.tracing.rules.movement import moved_parameter
-from pruning_env.graph.tracing.rules.registry import arguments, register_operator
+from pruning_env.graph.tracing.rules.registry import arguments, operator_name, register_operator
 from pruning_env.graph.tracing.trace import Param
 
 
@@ -35,7 +35,10 @@ def _unbind(context: Context, node: Node, x: Any, dim: int = 0) -> list[Tensor]:
     return list(labels.unbind(dim))
 
 
-@register_operator("slice", "narrow")
+_SLICES = ("slice", "narrow")
+
+
+@register_operator(*_SLICES)
 def _slice(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     labels = context.labels(x)
     part = node.target(labels, *args, **kwargs)  # type: ignore[operator]
@@ -50,8 +53,6 @@ def _slice(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> A
         sizes = [start, length, size - start - length]
         if bound.get("step", 1) != 1 or not length:
             sizes = []
-        elif size % length == 0 and start % length == 0:
-            sizes = [length] * (size // length)
         _cut(context, node, labels, dim, [n for n in sizes if n])
     return part
 
@@ -69,13 +70,13 @@ def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int
     """Parts of a channel dimension, by their sizes; none for a choice that is no range.
 
     Equal parts must stay equal, so they keep the same places. Others are channels of their own,
-    whose numbers must be in attributes that follow; or all have a common divisor, and keep the same
-    places in each multiple of it, as fractions of a shape do.
+    whose numbers must be in attributes that follow; or, in another attempt, all keep the same places
+    in each multiple of their common divisor, as fractions of a shape do.
     """
     if dim not in varying(labels) or context.in_island(node):
         return
-    equal = len(set(sizes)) == 1
     unit = math.gcd(*sizes)
+    equal = len(set(sizes)) == 1 and (operator_name(node) not in _SLICES or len(sizes) == 2)
     if not sizes or (equal and unit == 1):
         context.misplace(node, labels, f"{context.where(node)} picks channels by number")
         return
