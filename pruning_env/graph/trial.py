@@ -150,9 +150,7 @@ def _scattered(sizes: Counts) -> Counts:
     return counts
 
 
-def _lopsided(
-    sizes: Counts, half: Counts, parts: Sequence[Sequence[Counts]]
-) -> Iterator[Counts]:
+def _lopsided(sizes: Counts, half: Counts, parts: Sequence[Sequence[Counts]]) -> Iterator[Counts]:
     """Channels per group that make parts of one cut unequally narrow.
 
     Of any two parts each is narrow once while the other is whole: code that takes fractions, or

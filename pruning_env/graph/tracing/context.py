@@ -209,7 +209,9 @@ class Context:
             dim = min(common) - (len(shape) - operands[i].dim())
             if dim >= 0 and operands[i].shape[dim] > 1 and not compact(operands[i]).any():
                 # a constant of the full width, written into the code
-                self.freeze(result, f"meets values that are not channels at {self.where(node)}")
+                self.misplace(
+                    node, result, f"meets values that are not channels at {self.where(node)}"
+                )
         return result
 
     def _is_parameter(self, labels: Tensor) -> bool:
@@ -227,7 +229,9 @@ class Context:
         self.merge(node, small, first)
         return first.expand(labels.shape)
 
-    def settle_split(self, node: Node, labels: Tensor, likely: int | None = None) -> Tensor:
+    def settle_split(
+        self, node: Node, labels: Tensor, likely: int | None, numbered: Collection[int] = ()
+    ) -> Tensor:
         """`settle` after a view that split the channels, and may have to be read another way.
 
         Args:
@@ -235,19 +239,26 @@ class Context:
             labels: What they become.
             likely: The factor that shrinks, for what the code shows. Where it shows nothing, that
                 is the largest, and of equal ones the innermost: the others are numbers in the code.
+            numbered: Dimensions of which the code takes each by its number: they do not shrink.
 
-        The split is put on record; in another attempt, the next largest factor is the one that
-        shrinks (of few, such as query, key and value of few heads, the innermost).
+        The split is put on record where several factors may shrink; in another attempt, the next
+        largest is the one that does.
         """
         dims = varying(labels)
+        ranked = (
+            sorted(
+                (d for d in dims if d not in numbered or d == likely),
+                key=lambda d: (d == likely, labels.shape[d], d),
+                reverse=True,
+            )
+            or dims
+        )
+        if len(ranked) == 1:
+            return self.settle(node, labels, ranked[0])
         key = f"{self._phase}/{node.name}"
-        if likely is None:
-            likely = max(dims, key=lambda d: (labels.shape[d], d))
         split = torch.unique(compact(labels))
-        self.trace.splits[key] = Split(self.where(node), likely == dims[0], split)
-        rest = [d for d in dims if d != likely]
-        other = max(rest, key=lambda d: (max(labels.shape[d], _FEW), d))
-        return self.settle(node, labels, other if key in self._flipped else likely)
+        self.trace.splits[key] = Split(self.where(node), ranked[0] == dims[0], split)
+        return self.settle(node, labels, ranked[key in self._flipped])
 
     def takes_apart(self, node: Node, parts: list[Tensor], *, fractions: bool) -> bool:
         """Whether to read uneven parts of channels as channels of their own; if so, they become it.
@@ -327,9 +338,6 @@ class Context:
             elif isinstance(value, Tensor):
                 self.freeze(value, reason)
         return fixed_like(node.meta.get("val"))
-
-
-_FEW = 4  # query, key, value, and perhaps a gate
 
 
 def _span(labels: Tensor) -> range:

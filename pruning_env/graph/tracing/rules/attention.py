@@ -54,7 +54,9 @@ def _attention(
     q, k, v = map(context.labels, (query, key, value))
     shape = context.shape(node)
     if enable_gqa:
-        context.trace.constant_macs += math.prod(shape[:-1]) * k.shape[-2] * (q.shape[-1] + shape[-1])
+        context.trace.constant_macs += (
+            math.prod(shape[:-1]) * k.shape[-2] * (q.shape[-1] + shape[-1])
+        )
         return context.give_up(node, [q, k, v], f"heads are shared by {context.where(node)}")
     if scale is None and q.dim() - 1 in varying(q):
         reason = f"{context.where(node)} scales by the number of channels in a head"
@@ -88,9 +90,7 @@ def _multiplied(
         ways.append([places[d] for d in varying(labels)])
         if not ways[-1] and compact(labels).any():
             context.freeze(labels, f"a single channel meets others at {context.where(node)}")
-    lines = [
-        [along(labels, d) for d in varying(labels)][:1] for labels in (left, right)
-    ]
+    lines = [[along(labels, d) for d in varying(labels)][:1] for labels in (left, right)]
     reason = f"multiplied with other activations by {context.where(node)}"
 
     def give_up() -> Tensor:
@@ -139,7 +139,6 @@ def _multiplied(
             return give_up()
     context.trace.products.append(((line,), macs // len(line)))
     return spread(line, shape, dims - 1 if place == column else place)
-
 
 
 def _sums_rows(user: Node, node: Node) -> bool:

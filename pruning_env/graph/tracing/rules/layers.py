@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from pruning_env.graph.tracing.context import Context
-from pruning_env.graph.tracing.labels import along, fixed, spread, varying
+from pruning_env.graph.tracing.labels import along, compact, fixed, spread, varying
 from pruning_env.graph.tracing.rules.attention import product
 from pruning_env.graph.tracing.rules.registry import register_operator
 from pruning_env.graph.tracing.trace import Param
@@ -181,6 +181,11 @@ def _addmm(context: Context, node: Node, bias: Any, a: Any, b: Any, **_: Any) ->
     return context.join(node, [product(context, node, a, b), context.labels(bias)])
 
 
+def _passes(x: Tensor, other: Tensor) -> bool:
+    """Whether channels of `x` can pass a product with `other`, which has none."""
+    return not compact(other).any() and len(varying(x)) == 1
+
+
 def _product_of(context: Context, labels: Tensor, macs: int) -> Tensor:
     channels = along(labels, varying(labels)[0])
     context.trace.products.append(((channels,), macs // len(channels)))
@@ -208,7 +213,7 @@ def _einsum(
             if isinstance(other, Param) and len(wide) == 1:
                 return _weighted(context, node, x, other, (at, held, result), wide[0], sizes)
             unmet = len(wide) == 1 and wide[0] in result and wide[0] not in held
-            if unmet and isinstance(other, Tensor) and _passes(context, x, other):
+            if unmet and isinstance(other, Tensor) and _passes(x, other):
                 channels = along(x, at.index(wide[0]))
                 passed = spread(channels, context.shape(node), result.index(wide[0]))
                 return _product_of(context, passed, math.prod(sizes.values()))

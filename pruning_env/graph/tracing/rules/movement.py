@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from pruning_env.graph.tracing.context import Context
-from pruning_env.graph.tracing.labels import along, compact, restride, varying
-from pruning_env.graph.tracing.rules.registry import arguments, register_operator
+from pruning_env.graph.tracing.labels import along, compact, fixed, restride, varying
+from pruning_env.graph.tracing.rules.registry import arguments, operator_name, register_operator
 from pruning_env.graph.tracing.trace import Param
 
 
@@ -24,11 +24,15 @@ def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) ->
     return node.target(x, *args, **kwargs)  # type: ignore[operator]
 
 
-def moved_parameter(context: Context, node: Node, x: Param, args: Any, kwargs: Any) -> Param | Tensor:
+def moved_parameter(
+    context: Context, node: Node, x: Param, args: Any, kwargs: Any
+) -> Param | Tensor:
     """What a parameter becomes; where it is no parameter any more, with one label per element."""
     moved = rearranged(node, x, args, kwargs)
     if moved is not None:
         return moved
+    if not x.floating:
+        return fixed(context.shape(node))
     return node.target(context.labels(x).contiguous(), *args, **kwargs)  # type: ignore[operator]
 
 
@@ -72,11 +76,39 @@ def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> An
         # left.
         open_dims = [d for d in dims if d not in written]
         likely = open_dims[0] if written and len(open_dims) == 1 else None
-        labels = context.settle_split(node, labels, likely)
+        labels = context.settle_split(node, labels, likely, numbered=_picked(node, dims))
     if any(d in dims for d in written):
         held = [along(labels, d) for d in written if d in varying(labels)]
         context.number(node, x, [*held, *(along(x, d) for d in before)])
     return labels
+
+
+_ORDERS = ("transpose", "permute", "movedim", "swapaxes", "contiguous", "clone", "squeeze")
+_ORDERS += ("unsqueeze",)
+
+
+def _picked(node: Node, dims: Sequence[int]) -> set[int]:
+    """Those of `dims` that code takes apart by number: query, key and value of one layer."""
+    # Each of them by a length of its own, which tells them apart wherever they are moved to.
+    size = len(node.meta["val"].shape)
+    start = torch.empty([1 if d not in dims else 2 + d for d in range(size)], device="meta")
+    found: set[int] = set()
+    waiting = [(user, start) for user in node.users]
+    while waiting:
+        user, x = waiting.pop()
+        bound = arguments(user, user.args, dict(user.kwargs)) if _is_operator(user) else {}
+        name = operator_name(user)
+        if name in ("select", "unbind"):
+            length = x.shape[bound.get("dim", 0)]
+            found |= {length - 2} if length > 1 else set()
+        elif name in _ORDERS and user.all_input_nodes == [user.args[0]]:
+            moved = user.target(x, *user.args[1:], **user.kwargs)  # type: ignore[operator]
+            waiting += [(after, moved) for after in user.users]
+    return found
+
+
+def _is_operator(node: Node) -> bool:
+    return hasattr(node.target, "_schema")
 
 
 def _written(node: Node, args: Any, kwargs: Any) -> list[int]:
