@@ -212,6 +212,7 @@ class Context:
                 self.misplace(
                     node, result, f"meets values that are not channels at {self.where(node)}"
                 )
+                return fixed(shape)
         return result
 
     def _is_parameter(self, labels: Tensor) -> bool:

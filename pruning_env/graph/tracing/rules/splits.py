@@ -6,7 +6,6 @@ import math
 from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -70,8 +69,8 @@ def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int
     """Parts of a channel dimension, by their sizes; none for a choice that is no range.
 
     Equal parts must stay equal, so they keep the same places. Others are channels of their own,
-    whose numbers must be in attributes that follow; or, in another attempt, all keep the same places
-    in each multiple of their common divisor, as fractions of a shape do.
+    whose numbers must be in attributes that follow; or, in another attempt, all keep the same
+    places in each multiple of their common divisor, as fractions of a shape do.
     """
     if dim not in varying(labels) or context.in_island(node):
         return
