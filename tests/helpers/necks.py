@@ -356,12 +356,11 @@ def expectations(expected: Callable[..., Any]) -> dict[str, Any]:
         "weighted fusion": expected(lambda: WeightedFusion(8), {"stem": 8}),
         "partial convolution": expected(
             lambda: PartialConv(8, slicing=False),
-            {"conv": 2, "mix": 8},
-            {"stem": "split_with_sizes in block picks channels by number"},
+            {"stem": 2, "stem#2": 6, "conv": 2, "mix": 8},
         ),
         "partial convolution by slicing": expected(
             lambda: PartialConv(8, slicing=True),
-            {"stem": 2, "mix": 8},
+            {"stem": 2, "stem#2": 6, "mix": 8},
         ),
         "ghost module": expected(lambda: GhostModule(8, 12), {"stem": 8, "primary.conv": 6}),
         "graph convolution": expected(
