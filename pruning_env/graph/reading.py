@@ -156,14 +156,11 @@ class _Reader:
         place = place_of(fault)
         if place is None:
             return None
-        module = self._model.get_submodule(place)
-        for kinds in ({type(module)}, set(map(type, module.modules()))):
-            if kinds <= reading.ties:
-                continue
-            tied = self.read(reading.flips, True, reading.ties | kinds, reading.fixed)
-            if not np.array_equal(tied.graph.sizes, reading.graph.sizes):
-                return tied
-        return None
+        kind = type(self._model.get_submodule(place))
+        if kind in reading.ties:
+            return None
+        tied = self.read(reading.flips, True, reading.ties | {kind}, reading.fixed)
+        return None if np.array_equal(tied.graph.sizes, reading.graph.sizes) else tied
 
     def best(self, reading: _Reading) -> _Reading:
         """What tells the groups apart that a reading gets wrong, without or with its ties."""

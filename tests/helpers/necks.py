@@ -308,6 +308,7 @@ class Fused(Block):
 
 def expectations(expected: Callable[..., Any]) -> dict[str, Any]:
     """What `tests.graph.test_blocks` is to find of each block."""
+    width = "scales by the number of channels in a head"
     bottlenecks = {"m.0.cv1.conv": 5, "m.1.cv1.conv": 5}
     return {
         "C2f with chunk": expected(
@@ -341,7 +342,12 @@ def expectations(expected: Callable[..., Any]) -> dict[str, Any]:
         },
         "attention: encoder layer": expected(
             lambda: Attention(8, how="encoder layer"),
-            {"stem": 2, "attend.linear1": 12, "up": 10},
+            {"attend.linear1": 12, "up": 10},
+            {"stem": width, "down": width, "attend.linear2": width}
+            | {
+                f"attend.self_attn.{name}": width
+                for name in ("in_proj_weight", "in_proj_bias", "out_proj")
+            },
         ),
         "split attention": expected(lambda: SplitAttention(8), {"stem": 4, "conv": 8, "fc1": 5}),
         "selective kernels": expected(
