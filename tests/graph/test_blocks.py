@@ -61,7 +61,6 @@ UNUSED = {"scale": "not used"}
 BOTH = {"stem": 8, "bodies.0.body.0.conv": 6, "bodies.1.body.0.conv": 4}
 FIRST = BOTH | {"bodies.1.body.1": 8}  # the second branch is computed, and joins nothing
 HALF = {"stem": 4, "body.body.0.conv": 6, "body.body.1": 4}
-ATTENTION = "multiplied with other activations"
 
 BLOCKS: dict[str, Expected] = {
     **{
@@ -128,8 +127,8 @@ BLOCKS: dict[str, Expected] = {
     },
     "halves: uneven": Expected(
         lambda: b.Halves(2, 8, unit(4, 6), how="uneven"),
-        {"body.body.0.conv": 6},
-        {"stem": "slice in block picks channels by number", "body.body.1": "reduced by mean"},
+        {"stem": 3, "body.body.0.conv": 6},
+        {"stem": "leaves a single channel", "body.body.1": "reduced by mean"},
     ),
     "concatenated and split again": Expected(
         lambda: b.JoinAndSplit(2, unit(8, 6), unit(8, 4)),
@@ -166,7 +165,7 @@ BLOCKS: dict[str, Expected] = {
         {"first": "channels are reduced by mean in block"},
     ),
     "self-attention over places": Expected(
-        lambda: b.SelfAttention(2, 8, 3), {"stem": 8}, {"query": ATTENTION, "key": ATTENTION}
+        lambda: b.SelfAttention(2, 8, 3), {"stem": 8, "query": 3}
     ),
     **{
         f"U-Net step: {how}": Expected(
