@@ -10,7 +10,6 @@ import multiprocessing.connection
 import os
 import re
 import threading
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -175,12 +174,13 @@ def staying(model: nn.Module, graph: ChannelGraph) -> dict[str, float]:
     """
     first = np.zeros(graph.num_channels, bool)
     first[[group.start for group in graph.groups]] = True
-    shares: dict[str, float] = defaultdict(float)
+    shares: dict[str, float] = {}
     whole = peer.parameters_of(model)
     for name, parameter in graph.prune(model, first).named_parameters():
         reason = graph.frozen.get(name.rpartition(".")[0]) or graph.frozen.get(name)
-        shares[_kind(reason or "inputs of what stays")] += parameter.numel() / whole
-    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+        kind = _kind(reason or "inputs of what stays")
+        shares[kind] = shares.get(kind, 0.0) + parameter.numel() / whole
+    return dict(sorted(shares.items(), key=lambda each: -each[1]))
 
 
 def _kind(reason: str) -> str:

@@ -6,7 +6,7 @@ All are between layers "a" of 8 and "b" of 12 channels and a frozen head "c".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from tests.helpers.networks import check_pruning, jitter
 class Gated(nn.Module):
     """ECA's gate: a convolution over neighbouring channels' means."""
 
-    def __init__(self, kernel: int, mode: Any = "zeros") -> None:
+    def __init__(self, kernel: int, mode: Literal["zeros", "circular"] = "zeros") -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
         self.gate = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False, padding_mode=mode)

@@ -17,7 +17,7 @@ from tests.helpers.networks import check_pruning, jitter, worst
 class Rows(nn.Module):
     """A convolution "a" of 6 channels, a recurrent layer "b" over rows of pixels, a head "c"."""
 
-    def __init__(self, kind: Any, **options: Any) -> None:
+    def __init__(self, kind: Callable[..., nn.RNNBase], **options: Any) -> None:
         super().__init__()
         self.a = nn.Conv2d(3, 6, 3, padding=1)
         self.b = kind(6, 5, **options)

@@ -43,6 +43,7 @@ OTHER: dict[str, Any] = {
     "filters_per_step": None,  # not with such an action
     "max_steps": 6,
     "round_to": 5,
+    "groups": ["layer*.conv1", "!layer1.*"],
     "reward": "rl_pruner",
     "reward_arguments": {"alpha": 0.25},
     "reward_scale": 0.5,
@@ -59,8 +60,8 @@ OTHER: dict[str, Any] = {
     "finetune_steps": 3,
     "finetune_lr": 0.01,
     "finetune_arguments": {"epochs": 1},
-    "groups": "inner",
     "val_images": 100,
+    "race": 0.25,
     "constraint": "wall",
     "device": "cpu",
     "strategy": "masked",
