@@ -15,7 +15,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 export PYTHONDONTWRITEBYTECODE :=
 
 # One process per core with one thread each is quicker for many small networks than the reverse.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --durations=15
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --durations=15 -rs
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-oldest check docs notebooks format clean
@@ -28,7 +28,7 @@ install: $(STAMP) ## make .venv and install the project into it, with the develo
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev,docs,export,notebooks]"
+	$(BIN)/uv pip install --python $(BIN)/python -e ".[dev,docs,export,notebooks,contrib,minari,tensorboard]"
 	@touch $@
 
 demo: $(STAMP) ## prune the embedded network with every method; writes runs/demo/

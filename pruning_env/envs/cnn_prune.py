@@ -7,63 +7,22 @@ of pruning lives here.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.error import ResetNeeded
 from torch import nn
 
-from pruning_env.arguments import check_choice, check_count
+from pruning_env.arguments import check_choice
+from pruning_env.envs.parts import make_parts
 from pruning_env.envs.rendering import render_ansi, render_rgb
+from pruning_env.envs.report import Report
 from pruning_env.envs.viewer import Window
-from pruning_env.evaluation.evaluator import Evaluator
-from pruning_env.evaluation.execution import STRATEGIES
-from pruning_env.evaluation.importance.scores import importance_kinds
-from pruning_env.evaluation.precision import PRECISIONS
-from pruning_env.evaluation.racing import check_race
-from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES, RECOVERY_TIMES
-from pruning_env.evaluation.recovery.finetuning import FineTuning
-from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.graph.selection import Groups, check_groups, chosen_groups
-from pruning_env.process.actions import action_names, make_action
-from pruning_env.process.budgets import parse_budget
-from pruning_env.process.constraints import make_constraint
-from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
-from pruning_env.process.observations import Observation, make_observation, observation_names
-from pruning_env.process.rewards import get_reward
-from pruning_env.process.sensitivity import SENSITIVITIES
-from pruning_env.tasks.registry import get_task, task_names
-
-
-@dataclass(frozen=True)
-class Report:
-    """The final judgement of one pruned network. Making one opens the test split.
-
-    Attributes:
-        accuracy: test top-1 accuracy, in [0, 1].
-        loss: test cross-entropy, mean per image.
-        val_accuracy: search-val accuracy, the number that was optimised.
-        params: parameters / dense.
-        macs: MACs / dense.
-        counts: channels kept per group.
-        feasible: whether every budget is met.
-        test_openings: how often this environment, its forks and copies have opened the test split,
-            this time included.
-    """
-
-    accuracy: float
-    loss: float
-    val_accuracy: float
-    params: float
-    macs: float
-    counts: tuple[int, ...]
-    feasible: bool
-    test_openings: int
+from pruning_env.graph.selection import Groups
+from pruning_env.process.dynamics import PruningState, Transition
+from pruning_env.process.observations import Observation
 
 
 class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
@@ -411,124 +370,26 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         precision: str = "float32",
         render_mode: str | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
-        # Names first: a typo should not cost the seconds that loading and tracing take.
-        check_choice("task", task, task_names())
-        budgets = parse_budget(budget)
-        check_choice("action", action, action_names())
-        check_groups(groups)
-        check_choice("observation", observation, observation_names())
-        reward_function = get_reward(reward, reward_arguments)
-        check_choice("importance", importance, importance_kinds())
-        check_count("importance_images", importance_images)
-        for name, every in (("rank_every", rank_every), ("sensitivity_every", sensitivity_every)):
-            if every is not None:
-                check_count(name, every)
-        check_choice("sensitivity", sensitivity, SENSITIVITIES)
-        check_choice("recovery", recovery, RECOVERY_NAMES)
-        check_choice("recover_when", recover_when, RECOVERY_TIMES)
-        check_count("recover_every", recover_every)
-        check_count("recovery_images", recovery_images, 2)
-        finetuning = FineTuning(finetune_steps, finetune_lr).changed(finetune_arguments)
-        if val_images is not None:
-            check_count("val_images", val_images)
-        check_race(race, recovery)
-        make_constraint(constraint, max_steps)
-        _check_device(device)
-        check_choice("strategy", strategy, STRATEGIES)
-        check_choice("precision", precision, PRECISIONS)
-
-        chosen = get_task(task)
-        model = chosen.model(weights, data_root)
-        traced = ChannelGraph.trace(model, chosen.example_input())
-        self.graph = traced.restrict(chosen_groups(traced, groups))
-        splits = chosen.load_data(data_root)
-        if val_images is not None:
-            few = splits.search_val.evenly_spaced(val_images)
-            splits = dataclasses.replace(splits, search_val=few)
-        self.evaluator = Evaluator(
-            model,
-            self.graph,
-            splits,
-            recovery=recovery,
-            recover_when=recover_when,
-            recovery_images=recovery_images,
-            importance_images=importance_images,
-            device=device,
-            strategy=strategy,
-            precision=precision,
-            finetuning=finetuning,
-            race=race,
-        )
-        self.dynamics = PruningDynamics(
-            self.graph,
-            self.evaluator,
-            budgets,
-            make_action(action, self.graph.sizes, logit_scale, round_to),
-            channels_per_step=channels_per_step,
-            filters_per_step=filters_per_step,
-            round_to=round_to,
-            reward=reward_function,
-            reward_scale=reward_scale,
-            importance=importance,
-            rank_every=rank_every,
-            sensitivity=sensitivity,
-            sensitivity_every=sensitivity_every,
-            constraint=constraint,
-            max_steps=max_steps,
-            recover_every=recover_every,
-        )
-        self._observation = make_observation(
-            observation,
-            self.graph,
-            budgets,
-            self.dynamics.sensitivity.by_default,
-            self.dynamics.units.floors,
-            max_steps,
-            self.dynamics.action.turns,
-        )
-
+        parts = make_parts(given)
+        self.graph = parts.graph
+        self.evaluator = parts.evaluator
+        self.dynamics = parts.dynamics
+        self._observation = parts.observation
         self.action_space = self.dynamics.action.space()
         self.observation_space = self._observation.space()
         self.render_mode = render_mode
         self._ledger = self.evaluator.ledger  # pickled, so that copies count in the same one
         self._history: tuple[PruningState, ...] = ()  # of this episode, oldest first
+        # Copies of what the caller may change, of kinds that a spec can hold.
         self._arguments = {
-            "task": task,
-            "weights": weights,
-            "data_root": data_root,
-            "budget": {b.name: b.limit for b in budgets},
-            "action": action,
-            "logit_scale": logit_scale,
-            "channels_per_step": channels_per_step,
-            "filters_per_step": filters_per_step,
-            "max_steps": max_steps,
-            "round_to": round_to,
+            **given,
+            "budget": {b.name: b.limit for b in self.dynamics.budgets},
             "groups": groups if isinstance(groups, str) else list(groups),
-            "reward": reward,
             "reward_arguments": None if reward_arguments is None else dict(reward_arguments),
-            "reward_scale": reward_scale,
-            "observation": observation,
-            "importance": importance,
-            "importance_images": importance_images,
-            "rank_every": rank_every,
-            "sensitivity": sensitivity,
-            "sensitivity_every": sensitivity_every,
-            "recovery": recovery,
-            "recover_when": recover_when,
-            "recover_every": recover_every,
-            "recovery_images": recovery_images,
-            "finetune_steps": finetune_steps,
-            "finetune_lr": finetune_lr,
             "finetune_arguments": None if finetune_arguments is None else dict(finetune_arguments),
-            "val_images": val_images,
-            "race": race,
-            "constraint": constraint,
-            "device": device,
-            "strategy": strategy,
-            "precision": precision,
-            "render_mode": render_mode,
         }
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -745,13 +606,3 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
 # What a pickle leaves out: heavy, and determined by the arguments.
 _REBUILT = ("graph", "evaluator", "dynamics", "_observation", "_window")
-
-
-def _check_device(device: str) -> None:
-    """Raise `ValueError` unless a tensor can be made on `device`."""
-    try:
-        torch.empty(1, device=torch.device(device))
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"device={device!r} is not usable here; give 'cpu', or a device that torch has: {error}"
-        ) from error

@@ -357,6 +357,7 @@ def expectations(expected: Callable[..., Any]) -> dict[str, Any]:
         "efficient channel attention": expected(
             lambda: EfficientChannelAttention(8),
             {"stem": 8},
+            {"conv": "a second channel dimension"},
         ),
         "weighted fusion": expected(lambda: WeightedFusion(8), {"stem": 8}),
         "partial convolution": expected(
