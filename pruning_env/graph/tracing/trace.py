@@ -133,7 +133,7 @@ class Trace:
         """Forbid the removal of channels that have an output or a value of their own in these."""
         for (tensor, _), owned in self.owned.items():
             if owned.role != "in" and tensor in tensors:
-                self.space.freeze(owned.labels, f"{tensor} is to be ignored")
+                self.space.freeze(owned.labels, f"{tensor} is to be ignored", foremost=True)
         for tensor, labels in self.elementwise.items():
             if tensor in tensors:
-                self.space.freeze(labels, f"{tensor} is to be ignored")
+                self.space.freeze(labels, f"{tensor} is to be ignored", foremost=True)
