@@ -27,6 +27,7 @@ IMAGES = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(50) % 4
 
 
+@pytest.mark.slow  # inductor takes its time
 @pytest.mark.parametrize(
     ("recover", "refits"),
     [(leave_as_is, False), (recalibrate_batch_norm, False), (leave_as_is, True)],

@@ -26,7 +26,7 @@ STOCK = {agent.name for agent in stock_agents()}
 WITHOUT_COSTS = [n for n in agent_names() if n != "ppo-lagrangian"]
 
 #: Of these, the ones that take half a minute to give up where everything is known.
-LONG_WITHOUT_NEWS = ("rl-pruner-groupwise", "sac", "ddpg", "td3")
+LONG_WITHOUT_NEWS = ("rl-pruner-groupwise", "sac", "ddpg", "td3", "tqc")
 
 
 @pytest.fixture(scope="module")

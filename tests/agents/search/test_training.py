@@ -82,7 +82,13 @@ def resumed_run(name, path, every=100):
     return train(start, EVALUATIONS, checkpoints=checkpoints(path, name, every))[0]
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "rl-pruner-groupwise" else name
+        for name in LEARNERS
+    ],
+)
 def test_a_run_that_is_continued_ends_as_if_it_had_not_been_interrupted(
     name, undisturbed, saved, tmp_path
 ):
