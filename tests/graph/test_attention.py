@@ -129,6 +129,7 @@ class Windows(Heads):
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.randn(7, 3))
+        self.index: Tensor
         self.register_buffer("index", torch.arange(256).reshape(16, 16) % 7)
 
     def weigh(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -83,8 +83,10 @@ def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> An
     return labels
 
 
-_ORDERS = ("transpose", "permute", "movedim", "swapaxes", "contiguous", "clone", "squeeze")
-_ORDERS += ("unsqueeze",)
+_ORDERS = (
+    *("transpose", "permute", "movedim", "swapaxes"),
+    *("contiguous", "clone", "squeeze", "unsqueeze"),
+)
 
 
 def _picked(node: Node, dims: Sequence[int]) -> set[int]:
