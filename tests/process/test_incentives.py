@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pruning_env.process.constraints import constraint_names
+from pruning_env.process.payment import Payment
 from pruning_env.process.rewards import get_reward, reward_names
 from pruning_env.process.state import PruningState
 from pruning_env.tabular.env import ACTIONS, CNNPruneTabularEnv
@@ -105,7 +106,7 @@ def by_reward(env: CNNPruneTabularEnv, actions: np.ndarray) -> dict[str, Policie
     accuracy, cost, feasible = ends
     found = {}
     for name in reward_names():
-        env.dynamics.reward = get_reward(name)
+        env.dynamics.payment = Payment(env.graph, env.evaluator, get_reward(name), 1.0)
         returns = [
             sum(summed(env.dynamics.reward_terms(*step)) for step in steps) for steps, _ in episodes
         ]
