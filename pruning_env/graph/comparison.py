@@ -23,11 +23,18 @@ from pruning_env.graph.structure import ChannelStructure, Keep
 from pruning_env.graph.widths import turns
 
 _TRAINING = " in train mode"
+_MODEL = "the model"
 
 
 def in_training(fault: str) -> bool:
     """Whether train mode showed this fault."""
     return fault.endswith(_TRAINING)
+
+
+def place_of(fault: str) -> str | None:
+    """Name of the module in which code stopped with an error, if one did."""
+    _, stopped, place = fault.removesuffix(_TRAINING).partition("Error in ")
+    return place.replace(_MODEL, "") if stopped else None
 
 
 # Weights of larger models are not copied in double precision: memory.
@@ -259,7 +266,7 @@ def _place(error: Exception, model: nn.Module) -> str:
     while trace is not None:
         place = names.get(id(trace.tb_frame.f_locals.get("self")), place)
         trace = trace.tb_next
-    return place or "the model"
+    return place or _MODEL
 
 
 def _doubled(x: Tensor) -> Tensor:
