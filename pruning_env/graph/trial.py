@@ -19,6 +19,9 @@ from pruning_env.graph.structure import ChannelStructure
 from pruning_env.graph.widths import Turn, turns
 
 Counts = NDArray[np.int64]
+# Of one or two channels a layer norm leaves a constant or a sign, and hides what comes before it:
+# where groups are as small as that, each is tried while its neighbours are whole.
+_FEW = 8
 _MAX_TURNS = 24  # masks for sizes that code compares: each costs two forward passes
 
 
@@ -33,8 +36,9 @@ def failing_groups(
 
     The masks: half of everything, in eval and in train mode; one channel of each group; equal
     widths, as far as groups are large enough; the widths at which code that compares sizes would
-    decide otherwise; and, where numbers of channels are numbers of their own, lopsided ones. All
-    groups are tried at once; only when that fails are they told apart.
+    decide otherwise; every other group whole, where some are small; and, where numbers of channels
+    are numbers of their own, lopsided ones. All groups are tried at once; only when that fails are
+    they told apart.
 
     Args:
         graph: The graph of `model`.
@@ -127,8 +131,7 @@ def _counts(
 ) -> Iterator[Counts]:
     """Channels per group of every mask to try; nothing twice."""
     sizes = graph.sizes
-    # A layer norm over one channel returns a constant, and hides all that comes before it.
-    half = np.random.default_rng(1).binomial(sizes, 0.5).clip(np.minimum(2, sizes - 1), sizes - 1)
+    half = np.random.default_rng(1).binomial(sizes, 0.5).clip(1, sizes - 1)
     found, compares = turns(model, example)
     equal = [int(sizes.min()) // 2]
     if compares:  # as many as groups are large enough for
@@ -137,6 +140,9 @@ def _counts(
     layouts = _layouts(graph)
     turned = (_at(sizes, layouts, turn) for turn in found)
     masks += [counts for counts in turned if counts is not None][:_MAX_TURNS]
+    if sizes.min() < _FEW:
+        odd = np.arange(len(sizes)) % 2 == 1
+        masks += [np.where(odd, sizes, half), np.where(odd, half, sizes)]
     if parts or graph.attributes:
         masks += [_scattered(sizes), *_lopsided(sizes, half, parts)]
     yield from {counts.tobytes(): counts for counts in masks}.values()
