@@ -5,10 +5,10 @@ Knows nothing of labels and operators, nor which masks are worth a try: that is 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,10 +19,11 @@ from pruning_env.graph import surgery
 from pruning_env.graph.copies import forget, named_tensors, structure_copy
 from pruning_env.graph.draws import Watched, is_discrete, seed_all
 from pruning_env.graph.example import Example
+from pruning_env.graph.leaks import Leaking
 from pruning_env.graph.structure import ChannelStructure, Keep
-from pruning_env.graph.widths import turns
 
 _TRAINING = " in train mode"
+_MODEL = "the model"
 
 
 def in_training(fault: str) -> bool:
@@ -30,12 +31,14 @@ def in_training(fault: str) -> bool:
     return fault.endswith(_TRAINING)
 
 
+def place_of(fault: str) -> str | None:
+    """Name of the module in which code stopped with an error, if one did."""
+    _, stopped, place = fault.removesuffix(_TRAINING).partition("Error in ")
+    return place.replace(_MODEL, "") if stopped else None
+
+
 # Weights of larger models are not copied in double precision: memory.
 _DOUBLE_LIMIT = 100_000_000
-
-# How often other channels are tried for one mask, and for all, where two inputs change the outputs
-# by less than `_SIGNAL`.
-_REDRAWS, _MAX_REDRAWS, _SIGNAL = 8, 16, 1e-3
 
 # Outputs that agree this well in the model's own precision would pass in double precision, too: a
 # difference that passes there, by `_DOUBLE`, is ten times as large.
@@ -49,18 +52,20 @@ class _Run:
     Attributes:
         outputs: Every tensor.
         hidden: Of which integers were made: see `Watched`.
+        draws: Random numbers that it drew, as far as it was watched.
     """
 
     outputs: list[Tensor]
     hidden: list[Tensor]
+    draws: int = 0
 
 
 class Comparison:
     """Prunes a noisy twin of a model and compares it with the masked one.
 
-    The twin's layers are rescaled, so that what happens in an early one shows at the end whatever
-    the weights that were given. It has been run once: what it keeps from one call to the next is
-    there.
+    The twin's layers are rescaled and flat activations leak, so that what happens in an early layer
+    shows at the end whatever the weights that were given and however few channels stay. It has been
+    run once: what it keeps from one call to the next is there.
 
     Args:
         graph: The graph of `model`.
@@ -70,15 +75,11 @@ class Comparison:
 
     def __init__(self, graph: ChannelStructure, model: nn.Module, example: Example) -> None:
         self._graph, self._example = graph, example.map(_noise)
-        self._other = example.map(_other_noise)
-        # Only code that decides on sizes may go wrong in a way that shows in values alone.
-        self._redraws = _MAX_REDRAWS if turns(model, example)[0] else 0
         self._model = _jittered(model).eval()
         self._exact: tuple[nn.Module, Example, float] | None = None
-        self._watch = self._collect = False
+        self._watch = self._collect = self._leak = False
         if not _floats(self._model, self._example) <= _FULL:  # few operators have kernels for less
             self._model, self._example, _ = self._precise()
-            self._other = self._other.double()
         else:
             _rescale(self._model, self._example)
         forget(self._model, graph.caches)
@@ -93,30 +94,9 @@ class Comparison:
         return self._doubled is not None
 
     def fault(self, keep: Keep, training: bool = False) -> str | None:
-        """How the pruned model fails to run or to compute what the masked one does, if it does.
-
-        Where few channels are left, nothing of the input may reach the output, so that no
-        difference shows: others of the same numbers are kept then.
-        """
+        """How the pruned model fails to run or to compute what the masked one does, if it does."""
         fault = self._fault(keep, training)
-        draws = np.random.default_rng(0)
-        for _ in range(_REDRAWS):
-            if fault is not None or training or not self._redraws or self._says_something(keep):
-                break
-            self._redraws -= 1
-            keep = self._graph.keep_top(
-                self._graph.rank(draws.random(self._graph.num_channels)), self._graph.counts(keep)
-            )
-            fault = self._fault(keep, training)
         return fault + _TRAINING if fault is not None and training else fault
-
-    def _says_something(self, keep: Keep) -> bool:
-        """Whether two inputs make a difference to the pruned model; true if that cannot be told."""
-        small = surgery.prune(self._graph, self._model, keep)
-        runs = [self._run(small, example, False) for example in (self._example, self._other)]
-        one, two = ([] if isinstance(run, str) else run.outputs for run in runs)
-        real = [(x, y) for x, y in zip(one, two, strict=False) if x.is_floating_point()]
-        return not real or any(x.shape != y.shape or not _close(x, y, _SIGNAL) for x, y in real)
 
     def _fault(self, keep: Keep, training: bool) -> str | None:
         given, expected = self._both(self._model, self._example, keep, training)
@@ -158,27 +138,29 @@ class Comparison:
         """Every tensor that a model returns; the error and its place if it does not run."""
         seed_all()
         try:
-            if not (training or self._watch or self._collect):
-                return _Run(_tensors(example.run(model)), [])
-            with Watched(self._collect) as watched:
-                output = example.run(model)
+            with Leaking() if self._leak else nullcontext():
+                if not (training or self._watch or self._collect):
+                    return _Run(_tensors(example.run(model)), [])
+                with Watched(self._collect) as watched:
+                    output = example.run(model)
         # A shape that its code did not expect can surface as anything its author raises.
         except Exception as error:
             return f"{type(error).__name__} in {_place(error, model)}"
         self._watch |= watched.draws > 0 and not training
-        return _Run(_tensors(output), watched.hidden)
+        return _Run(_tensors(output), watched.hidden, watched.draws)
 
     def _look(self) -> None:
-        """Whether the model draws numbers, and whether its outputs hide what they are made from."""
+        """Whether the model draws numbers, hides what outputs are made from, and may leak."""
         self._watch = True
-        with Watched(collect=False) as watched:
-            seed_all()
-            try:
-                outputs = _tensors(self._example.run(self._model))
-            except Exception:  # the noise is not what it expects; every mask will say so
-                outputs = []
-        self._watch = watched.draws > 0
-        self._collect = any(map(is_discrete, outputs))
+        plain = self._run(self._model, self._example, False)
+        if isinstance(plain, str):  # the noise is not what it expects; every mask will say so
+            return
+        self._watch = plain.draws > 0
+        self._collect = any(map(is_discrete, plain.outputs))
+        self._leak = True
+        leaking = self._run(self._model, self._example, False)
+        # What is rectified may be the argument of a root or a logarithm.
+        self._leak = isinstance(leaking, _Run) and _finite(leaking) >= _finite(plain)
 
     def _precise(self) -> tuple[nn.Module, Example, float]:
         """The twin and its inputs in double precision where that can be had, and a tolerance.
@@ -211,6 +193,12 @@ def _tensors(output: Any) -> list[Tensor]:
     """Every tensor, and every real number, in a nested output."""
     leaves = (torch.tensor(x) if isinstance(x, float) else x for x in tree_leaves(output))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _finite(run: _Run) -> int:
+    """How many real numbers came out."""
+    real = (y for y in run.outputs if y.is_floating_point())
+    return sum(int(torch.isfinite(y).sum()) for y in real)
 
 
 def _blindness(given: _Run, expected: _Run) -> str | None:
@@ -259,7 +247,7 @@ def _place(error: Exception, model: nn.Module) -> str:
     while trace is not None:
         place = names.get(id(trace.tb_frame.f_locals.get("self")), place)
         trace = trace.tb_next
-    return place or "the model"
+    return place or _MODEL
 
 
 def _doubled(x: Tensor) -> Tensor:
@@ -272,14 +260,10 @@ def _doubled(x: Tensor) -> Tensor:
     return torch.cat([x, x.roll(1, -1) - 0.5 * x if x.is_floating_point() else x])
 
 
-def _noise(x: Tensor, seed: int = 0) -> Tensor:
+def _noise(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return x
-    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
-
-
-def _other_noise(x: Tensor) -> Tensor:
-    return _noise(x, seed=1)
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
 
 
 def _jittered(model: nn.Module) -> nn.Module:

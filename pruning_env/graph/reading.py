@@ -7,19 +7,20 @@ right, and what none gets right is frozen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from torch import Tensor, nn
 
-from pruning_env.graph.comparison import in_training
+from pruning_env.graph.comparison import in_training, place_of
 from pruning_env.graph.example import Example, caches
 from pruning_env.graph.structure import ChannelStructure, Facts
-from pruning_env.graph.tracing.attributes import Kind
+from pruning_env.graph.tracing.attributes import Kind, tie_widths
 from pruning_env.graph.tracing.grouping import Grouping
 from pruning_env.graph.tracing.interpreter import Capture
 from pruning_env.graph.tracing.trace import Trace
-from pruning_env.graph.trial import failing_groups
+from pruning_env.graph.trial import failing_groups, first_fault
 from pruning_env.graph.untouched import untouched
 
 __all__ = ["read_model"]
@@ -27,22 +28,37 @@ __all__ = ["read_model"]
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read the views that split channels, and the groups that it gets wrong."""
+    """One way to read a model, and the groups that it gets wrong.
 
-    flips: frozenset[str]
+    Attributes:
+        graph: Its groups.
+        grouping: How they were found.
+        flips: Keys of `Trace.splits` that are read the other way round.
+        follow: Whether numbers of channels in attributes follow.
+        ties: Classes of modules in which equal numbers of channels stay equal.
+        fixed: Kinds of attributes that do not follow.
+        failing: How each wrong group fails.
+    """
+
     graph: ChannelStructure
     grouping: Grouping
+    flips: frozenset[str]
+    follow: bool
+    ties: frozenset[type]
+    fixed: frozenset[Kind]
     failing: Mapping[int, str] = field(default_factory=dict)
-    rewrite: bool = False
-    fixed: frozenset[Kind] = frozenset()
 
     @property
-    def passing(self) -> int:
-        """Channels in the groups that it gets right."""
-        return self.graph.num_channels - int(self.graph.sizes[list(self.failing)].sum())
+    def worth(self) -> tuple[int, int]:
+        """Parameters that can go, and channels, of the groups that it gets right."""
+        sizes, wrong = self.graph.sizes, list(self.failing)
+        least = np.ones_like(sizes)
+        least[wrong] = sizes[wrong]
+        gone = int(self.graph.params_at(sizes)) - int(self.graph.params_at(least))
+        return gone, self.graph.num_channels - int(sizes[wrong].sum())
 
 
-_MAX_FLIPS = 16  # each costs a few forward passes; code with more such views repeats one block
+_MAX_KINDS = 16  # each costs a few forward passes
 
 
 def read_model(
@@ -65,6 +81,100 @@ def read_model(
         return _read(model, example, capture, kept, ignored, check)
 
 
+class _Reader:
+    """Reads a model in one way or another, and tries what it read.
+
+    Args:
+        model, example, capture, kept, ignored: As in `read_model`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Example,
+        capture: Capture,
+        kept: tuple[tuple[str, str], ...],
+        ignored: Collection[str],
+    ) -> None:
+        self._model, self._example, self._capture = model, example, capture
+        self._kept, self._ignored = kept, ignored
+
+    def read(
+        self,
+        flips: Collection[str] = (),
+        follow: bool = False,
+        ties: Collection[type] = (),
+        fixed: Collection[Kind] = (),
+        held: Mapping[int, str] | None = None,
+    ) -> _Reading:
+        """One reading, not tried; `held` are labels to freeze with a reason."""
+        trace = self._capture.trace(flips)
+        trace.ignore(self._ignored)
+        tie_widths(self._model, trace, ties)
+        grouping = Grouping(self._model, trace, held, follow=follow, fixed=fixed)
+        graph = ChannelStructure(_facts(self._model, trace, grouping, self._kept))
+        chosen = frozenset(flips), follow, frozenset(ties), frozenset(fixed)
+        return _Reading(graph, grouping, *chosen)
+
+    def fault(self, reading: _Reading, among: Iterable[int] | None = None) -> str | None:
+        """How groups first fail when they are all pruned."""
+        parts = reading.grouping.parts()
+        return first_fault(reading.graph, self._model, self._example, parts, among)
+
+    def tried(self, reading: _Reading) -> _Reading:
+        """A reading with the groups that fail."""
+        doubtful, parts = reading.grouping.numbered(), reading.grouping.parts()
+        failing = failing_groups(reading.graph, self._model, self._example, doubtful, parts)
+        return replace(reading, failing=failing)
+
+    def least(self, flips: Collection[str] = ()) -> tuple[_Reading, bool]:
+        """The reading with these flips that takes least to be right, and whether it is.
+
+        At first nothing follows; then numbers in attributes do; then equal numbers stay equal in
+        every module whose code stops with an error.
+        """
+        reading = self.read(flips)
+        fault = self.fault(reading)
+        if fault is None:
+            return reading, True
+        # What only train mode does may couple channels, not only hold them: its graph shows it.
+        if in_training(fault) and self._capture.add_training():
+            return self.least(flips)
+        reading = self.read(flips, follow=True)
+        if reading.graph.attributes:
+            fault = self.fault(reading)
+        while fault is not None:
+            tied = self._tied(reading, fault)
+            if tied is None:
+                return reading, False
+            reading = tied
+            fault = self.fault(reading)
+        return reading, True
+
+    def _tied(self, reading: _Reading, fault: str) -> _Reading | None:
+        """Equal numbers stay equal where this error arose, too; None if that changes nothing."""
+        place = place_of(fault)
+        if place is None:
+            return None
+        kind = type(self._model.get_submodule(place))
+        if kind in reading.ties:
+            return None
+        tied = self.read(reading.flips, True, reading.ties | {kind}, reading.fixed)
+        return None if np.array_equal(tied.graph.sizes, reading.graph.sizes) else tied
+
+    def best(self, reading: _Reading) -> _Reading:
+        """What tells the groups apart that a reading gets wrong, without or with its ties."""
+        found = self.tried(reading)
+        if reading.ties and found.failing:
+            found = max(found, self.best(self.read(reading.flips, True)), key=lambda r: r.worth)
+        for unrelated in found.grouping.followed(found.failing)[:_MAX_KINDS]:
+            less = self.read(found.flips, True, found.ties, found.fixed | {unrelated})
+            concerned = found.grouping.followed_by(unrelated, found.failing)
+            if self.fault(less, concerned) is None:
+                found = self.tried(less)
+        return found
+
+
 def _read(
     model: nn.Module,
     example: Example,
@@ -73,64 +183,33 @@ def _read(
     ignored: Collection[str],
     check: bool,
 ) -> Facts:
-    def read(
-        flips: Collection[str],
-        held: Mapping[int, str] | None = None,
-        rewrite: bool = False,
-        fixed: Collection[Kind] = (),
-    ) -> _Reading:
-        trace = capture.trace(flips)
-        trace.ignore(ignored)
-        grouping = Grouping(model, trace, held, rewrite=rewrite, fixed=fixed)
-        graph = ChannelStructure(_facts(model, trace, grouping, kept))
-        return _Reading(frozenset(flips), graph, grouping, {}, rewrite, frozenset(fixed))
-
-    best = read(())
+    reader = _Reader(model, example, capture, kept, ignored)
     if not check:
-        return best.graph.facts
-
-    def tried(reading: _Reading) -> _Reading:
-        doubtful = reading.grouping.numbered()
-        failing = failing_groups(reading.graph, model, example, doubtful)
-        return replace(reading, failing=failing)
-
-    best = tried(best)
-    # What only train mode does may couple channels, not only hold them: its graph shows it.
-    if any(map(in_training, best.failing.values())) and capture.add_training():
-        best = tried(read(()))
+        return reader.read().graph.facts
+    best, right = reader.least()
+    if not right:
+        best = reader.best(best)
     # Where a view splits channels, either factor may be a number in the code: all views that
-    # could be to blame are read the other way round, together and one by one. Of those at one
-    # place of a repeated block, which are not seen to fail, one speaks for all.
+    # could be to blame are read the other way round, together, and then those at one place of a
+    # repeated block.
     failing = best.grouping.splits(best.failing)
     suspects = list(dict.fromkeys(failing + best.grouping.misread()))
-    kinds = best.grouping.kinds()
-    vain: set[object] = set()  # kinds of views that free nothing when read the other way round
-    for flips in [suspects, *([key] for key in suspects[:_MAX_FLIPS] if len(suspects) > 1)]:
-        to_blame = not set(failing).isdisjoint(flips)
-        kind = kinds[flips[0]] if len(flips) == 1 and not to_blame else None
-        if flips and kind not in vain and (best.failing or best.grouping.misread()):
-            other = read(best.flips.symmetric_difference(flips))
-            frees = other.graph.num_channels > best.graph.num_channels
-            if frees or to_blame:  # a trial costs more than a reading
-                before = best
-                best = max(best, tried(other), key=lambda r: (r.passing, -len(r.failing)))
-                if best is not before:
-                    vain.clear()
-            elif kind is not None:
-                vain.add(kind)
-    # Numbers of channels in attributes may be to blame: they follow, where that helps.
-    if best.failing:
-        other = read(best.flips, rewrite=True)
-        if other.graph.attributes:
-            other = tried(other)
-            for unrelated in other.grouping.followed(other.failing)[:_MAX_FLIPS]:
-                if other.failing:
-                    less = tried(read(best.flips, rewrite=True, fixed=other.fixed | {unrelated}))
-                    other = max(other, less, key=lambda r: r.passing)
-            best = max(best, other, key=lambda r: r.passing)
+    alike: dict[object, list[str]] = {}
+    for key, kind in best.grouping.kinds().items():
+        if key in suspects:
+            alike.setdefault(kind, []).append(key)
+    several = list(alike.values())[:_MAX_KINDS] if len(alike) > 1 else []
+    for flips in [suspects, *several]:
+        if not flips or not (best.failing or best.grouping.misread()):
+            break
+        other, right = reader.least(best.flips.symmetric_difference(flips))
+        if not right and (other.worth > best.worth):
+            other = reader.best(other)
+        if right or other.failing:
+            best = max(best, other, key=lambda r: r.worth)
     if best.failing:
         held = best.grouping.blame(best.failing)
-        best = read(best.flips, held, best.rewrite, best.fixed)
+        best = reader.read(best.flips, best.follow, best.ties, best.fixed, held)
     return best.graph.facts
 
 

@@ -91,11 +91,23 @@ def _refresh_cell(module: Any) -> None:
     module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
 
 
+def _refresh_attention(module: Any) -> None:
+    """Heads go as a whole: the width of the others is in the scale."""
+    packed = module.in_proj_weight
+    widths = [
+        (packed if packed is not None else getattr(module, f"{name}_proj_weight")).shape[1]
+        for name in "qkv"
+    ]
+    module.embed_dim, module.kdim, module.vdim = widths
+    module.num_heads = module.embed_dim // module.head_dim
+
+
 _REFRESH: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.modules.conv._ConvNd: _refresh_conv,
     nn.Linear: _refresh_linear,
     nn.PReLU: _refresh_prelu,
     nn.Embedding: _refresh_embedding,
+    nn.MultiheadAttention: _refresh_attention,
     nn.RNNBase: _refresh_recurrent,
     nn.RNNCellBase: _refresh_cell,
 }

@@ -74,8 +74,10 @@ class Slot:
             depthwise parameters and statistics) or "in" (columns of a layer that consumes them).
         channels: `(tensor.shape[dim],)` int64, the channel that owns each index; -1 is never
             removed.
-        consumes: Whether the tensor is multiplied with the channels along `dim`: true of "in", and
-            of a weight that is tied to both ends.
+        consumes: Whether a channel is out of the network where the tensor is zero along `dim`. True
+            of "in", which is multiplied with the channels; of a weight that is tied to both ends;
+            and of the parameters that make what is summed in a product of activations, as query
+            and key are, which no weight reads.
     """
 
     tensor: str

@@ -6,7 +6,8 @@ there, and says where they are. It knows nothing of labels and operators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,33 +19,40 @@ from pruning_env.graph.structure import ChannelStructure
 from pruning_env.graph.widths import Turn, turns
 
 Counts = NDArray[np.int64]
+# Of one or two channels a layer norm leaves a constant or a sign, and hides what comes before it:
+# where groups are as small as that, each is tried while its neighbours are whole.
+_FEW = 8
 _MAX_TURNS = 24  # masks for sizes that code compares: each costs two forward passes
 
 
 def failing_groups(
-    graph: ChannelStructure, model: nn.Module, example: Example, doubtful: Counts
+    graph: ChannelStructure,
+    model: nn.Module,
+    example: Example,
+    doubtful: Counts,
+    parts: Sequence[Sequence[Counts]] = (),
 ) -> dict[int, str]:
     """Groups whose pruned model does not run, or differs from the masked one, and how.
 
     The masks: half of everything, in eval and in train mode; one channel of each group; equal
-    widths, as far as groups are large enough; and the widths at which code that compares sizes
-    would decide otherwise. All groups are tried at once; only when that fails are they told apart.
+    widths, as far as groups are large enough; the widths at which code that compares sizes would
+    decide otherwise; every other group whole, where some are small; and, where numbers of channels
+    are numbers of their own, lopsided ones. All groups are tried at once; only when that fails are
+    they told apart.
 
     Args:
         graph: The graph of `model`.
         model: The dense model.
         example: Its example.
         doubtful: Groups to suspect first, as indices.
+        parts: The groups in each part of channels that code cuts unevenly, by cut.
     """
     if not graph.groups:
         return {}
     comparison = Comparison(graph, model, example)
-    rank = graph.rank(np.random.default_rng(0).random(graph.num_channels))
+    masks = _masks(comparison, graph, model, example, parts)
     failing: dict[int, str] = {}
     passed: dict[int, bytes] = {}  # by mask, the groups that passed together
-    masks = [(graph.keep_top(rank, counts), False) for counts in _counts(graph, model, example)]
-    if comparison.trains:
-        masks.insert(1, (masks[0][0], True))
     while True:
         before = len(failing)
         for number, (keep, training) in enumerate(masks):
@@ -75,7 +83,52 @@ def failing_groups(
             return failing
 
 
-def _counts(graph: ChannelStructure, model: nn.Module, example: Example) -> Iterator[Counts]:
+def first_fault(
+    graph: ChannelStructure,
+    model: nn.Module,
+    example: Example,
+    parts: Sequence[Sequence[Counts]] = (),
+    among: Iterable[int] | None = None,
+) -> str | None:
+    """How a pruned model first fails at the masks of `failing_groups`; None if it never does.
+
+    Args:
+        graph: The graph of `model`.
+        model: The dense model.
+        example: Its example.
+        parts: As in `failing_groups`.
+        among: Groups to prune, as indices; None for all.
+    """
+    if not graph.groups:
+        return None
+    comparison = Comparison(graph, model, example)
+    others = np.zeros(graph.num_channels, bool)
+    if among is not None:
+        others = ~np.isin(graph.group_index, list(among))
+    masks = _masks(comparison, graph, model, example, parts)
+    faults = (comparison.fault(keep | others, training) for keep, training in masks)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _masks(
+    comparison: Comparison,
+    graph: ChannelStructure,
+    model: nn.Module,
+    example: Example,
+    parts: Sequence[Sequence[Counts]],
+) -> list[tuple[NDArray[np.bool_], bool]]:
+    """Every mask to try, and whether in train mode."""
+    rank = graph.rank(np.random.default_rng(0).random(graph.num_channels))
+    counts = _counts(graph, model, example, parts)
+    masks = [(graph.keep_top(rank, each), False) for each in counts]
+    if comparison.trains:
+        masks.insert(1, (masks[0][0], True))
+    return masks
+
+
+def _counts(
+    graph: ChannelStructure, model: nn.Module, example: Example, parts: Sequence[Sequence[Counts]]
+) -> Iterator[Counts]:
     """Channels per group of every mask to try; nothing twice."""
     sizes = graph.sizes
     half = np.random.default_rng(1).binomial(sizes, 0.5).clip(1, sizes - 1)
@@ -87,7 +140,50 @@ def _counts(graph: ChannelStructure, model: nn.Module, example: Example) -> Iter
     layouts = _layouts(graph)
     turned = (_at(sizes, layouts, turn) for turn in found)
     masks += [counts for counts in turned if counts is not None][:_MAX_TURNS]
+    if sizes.min() < _FEW:
+        odd = np.arange(len(sizes)) % 2 == 1
+        masks += [np.where(odd, sizes, half), np.where(odd, half, sizes)]
+    if parts or graph.attributes:
+        masks += [_scattered(sizes), *_lopsided(sizes, half, parts)]
     yield from {counts.tobytes(): counts for counts in masks}.values()
+
+
+def _scattered(sizes: Counts) -> Counts:
+    """Channels per group that are others in each of the groups of one size, as far as they can."""
+    counts = sizes.copy()
+    for size in np.unique(sizes):
+        alike = np.flatnonzero(sizes == size)
+        counts[alike] = 1 + (size // 3 + np.arange(len(alike))) % size
+    return counts
+
+
+def _lopsided(sizes: Counts, half: Counts, parts: Sequence[Sequence[Counts]]) -> Iterator[Counts]:
+    """Channels per group that make parts of one cut unequally narrow.
+
+    Of any two parts each is narrow once while the other is whole: code that takes fractions, or
+    counts from the end, is right at any mask that narrows all parts alike.
+    """
+    pairs = [(set(a.tolist()), set(b.tolist())) for cut in parts for a, b in combinations(cut, 2)]
+    left = [(a - b, b - a) for a, b in pairs if a - b and b - a]
+    while left:
+        narrow: set[int] = set()
+        whole: set[int] = set()
+        later = []
+        for a, b in left:
+            if narrow.isdisjoint(b) and whole.isdisjoint(a):
+                narrow |= a
+                whole |= b
+            elif not (narrow.isdisjoint(a) and whole.isdisjoint(b)):
+                later.append((a, b))
+            else:
+                narrow |= b
+                whole |= a
+        left = later
+        for few, many in ((narrow, whole), (whole, narrow)):
+            counts = half.copy()
+            counts[list(few)] = np.maximum(1, sizes[list(few)] // 4)
+            counts[list(many)] = sizes[list(many)]
+            yield counts
 
 
 def _layouts(graph: ChannelStructure) -> dict[int, list[Counts]]:

@@ -81,8 +81,8 @@ def test_views_at_one_place_of_a_repeated_block_are_reread_once(
     blocks = nn.Sequential(nn.Linear(5, 8), *(Cosine(8, 2) for _ in range(6)))
     graph = ChannelGraph.trace(blocks, image(1, 4, 5))
     assert [group.name for group in graph.groups] == [f"{i}.up" for i in range(1, 7)]
-    assert flips.count(6) == 1  # all together
-    assert flips.count(1) == 1  # one for all
+    # All together; nothing follows, then numbers in attributes do, then they are tied, too.
+    assert flips == [0, 6, 6, 6]
 
 
 def test_a_single_image_without_a_batch_dimension_counts_as_one() -> None:
@@ -249,7 +249,7 @@ def test_a_fault_is_found_where_it_hardly_shows() -> None:
 @pytest.mark.parametrize(
     ("forward", "layer", "words"),
     [
-        (lambda net, x: _three_parts(net, net.a(x)), "a", "chunk in the model picks channels"),
+        (lambda net, x: _three_parts(net, net.a(x)), "a", "maybe at chunk in the model"),
         (
             lambda net, x: net.c(net.b(net.a(x)[:, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])])),
             "a",
@@ -290,6 +290,8 @@ def test_what_cannot_be_pruned_is_frozen_for_a_reason_that_names_the_operator(
 ) -> None:
     graph, groups = traced(Three(forward))
     assert words in graph.frozen[layer]
+    left = groups.pop(layer, 0)  # of an uneven chunk two channels may go, and the reason counts
+    assert (left > 0) == (f"{8 - left} of 8 channels" in graph.frozen[layer])
     assert groups == {"b" if layer == "a" else "a": 8}
 
 

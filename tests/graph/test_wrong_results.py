@@ -102,6 +102,49 @@ def test_code_that_decides_on_widths_is_found_where_few_channels_pass_a_relu(
     assert error(graph, network, image()) < 1e-10
 
 
+def test_a_factor_of_the_width_is_found_where_nothing_passes_a_relu() -> None:
+    """Found by random networks: nothing is compared, and the trial saw a constant."""
+    network = Net(lambda n, x, y: y * x.shape[1] ** -0.5, out=8)
+    bias = network.conv.bias
+    assert bias is not None
+    with torch.no_grad():
+        bias.fill_(-100.0)
+    prepared(network)
+    assert "stem" in ChannelGraph.trace(network, image()).frozen
+
+
+class ScaledThenNormalised(nn.Module):
+    """A factor of the width, and then a layer norm over three channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Sequential(*(nn.Conv2d(n, 4, 1) for n in (3, 4)))
+        self.stem, self.conv = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 3, 1)
+        self.norm, self.head = nn.LayerNorm(3), nn.Conv2d(3, 4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(self.before(image))
+        y = self.conv(x * x.shape[1] ** -0.5).movedim(1, -1)
+        return self.head(self.norm(y).movedim(-1, 1))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_factor_of_the_width_is_found_before_a_layer_norm_over_few_channels(seed: int) -> None:
+    """Found by random networks: of one or two channels a layer norm leaves nothing or a sign."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = prepared(ScaledThenNormalised())
+    assert "stem" in ChannelGraph.trace(network, image()).frozen
+
+
+def test_a_root_of_what_is_rectified_is_compared_all_the_same() -> None:
+    """Flat activations leak in the trial, but not where only the flat one has finite results."""
+    network = prepared(Net(lambda n, x, y: functional.relu(y - 1).sqrt() * x.shape[1]))
+    frozen = ChannelGraph.trace(network, image()).frozen
+    assert "something else" in frozen["stem"]
+    assert "conv" not in frozen
+
+
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_code_that_decides_on_widths_is_right_at_every_width(
     step: Callable[[Net, Tensor, Tensor], Tensor],

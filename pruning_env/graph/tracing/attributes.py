@@ -7,7 +7,7 @@ operator of the same module was given. Which of them really are that number is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -43,6 +43,24 @@ def attributes(
                 if counted is not None and (counted >= 0).any():
                     place = None if type(value) is int else index
                     yield Attribute(path, name, place, counted)
+
+
+def tie_widths(model: nn.Module, trace: Trace, kinds: Collection[type]) -> None:
+    """Let equal numbers of channels in one module stay equal, for every module of `kinds`.
+
+    `B, N, C = x.shape` and later `y.reshape(B, N, C)`: one number, of several channels. Those at
+    equal places are tied.
+    """
+    found: dict[tuple[str, int], list[Tensor]] = {}
+    given = [*trace.sizes, *trace.entries.items()]
+    for path, lines in given:
+        if type(model.get_submodule(path)) in kinds:
+            for line in lines:
+                if len(line) > 1 and bool(line.all()):  # some of it may shrink
+                    found.setdefault((path, len(line)), []).append(line)
+    for (path, _), lines in found.items():
+        for line in lines[1:]:
+            trace.space.merge(lines[0], line, f"meets another number of channels in {path}")
 
 
 def _counted(numbers: Sequence[int], given: list[list[Indices]]) -> list[Indices | None]:

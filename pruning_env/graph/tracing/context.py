@@ -55,6 +55,8 @@ class Context:
         values: Labels of every node so far.
         statistics: Modules that mix channels.
         computed: Nodes between parameters and the weight of a layer, see `rules.weights`.
+        crossed: By matrix with channels along its rows and its columns, the 1-D labels of its rows;
+            its own labels are those of its columns.
     """
 
     def __init__(
@@ -72,11 +74,11 @@ class Context:
         self.values: dict[Node, Any] = {}
         self.statistics: list[Statistics] = []
         self.computed: set[Node] = set()
+        self.crossed: dict[Any, Tensor] = {}
         self._elements = [_span(labels) for labels in trace.elementwise.values()]
         self._islands = islands
         self._phase = phase
         self._flipped = flipped
-        self._split: set[int] = set()
 
     def shape(self, node: Node) -> tuple[int, ...]:
         """Shape of the (first) tensor that `node` returns."""
@@ -207,7 +209,10 @@ class Context:
             dim = min(common) - (len(shape) - operands[i].dim())
             if dim >= 0 and operands[i].shape[dim] > 1 and not compact(operands[i]).any():
                 # a constant of the full width, written into the code
-                self.freeze(result, f"meets values that are not channels at {self.where(node)}")
+                self.misplace(
+                    node, result, f"meets values that are not channels at {self.where(node)}"
+                )
+                return fixed(shape)
         return result
 
     def _is_parameter(self, labels: Tensor) -> bool:
@@ -223,26 +228,56 @@ class Context:
             if d != keep:
                 first = first.narrow(d, 0, 1)
         self.merge(node, small, first)
-        self._split.update(torch.unique(first).tolist())
         return first.expand(labels.shape)
 
-    def settle_split(self, node: Node, labels: Tensor) -> Tensor:
-        """`settle` after a view that split the channels, when nothing shows which factor shrinks.
+    def settle_split(
+        self, node: Node, labels: Tensor, likely: int | None, numbered: Collection[int] = ()
+    ) -> Tensor:
+        """`settle` after a view that split the channels, and may have to be read another way.
 
-        The number in the code is mostly the smaller factor, and of equal ones the outer. The split
-        is put on record, and may be read the other way round in another attempt.
+        Args:
+            node: The view.
+            labels: What they become.
+            likely: The factor that shrinks, for what the code shows. Where it shows nothing, that
+                is the largest, and of equal ones the innermost: the others are numbers in the code.
+            numbered: Dimensions of which the code takes each by its number: they do not shrink.
+
+        The split is put on record where several factors may shrink; in another attempt, the next
+        largest is the one that does.
         """
         dims = varying(labels)
+        ranked = (
+            sorted(
+                (d for d in dims if d not in numbered or d == likely),
+                key=lambda d: (d == likely, labels.shape[d], d),
+                reverse=True,
+            )
+            or dims
+        )
+        if len(ranked) == 1:
+            return self.settle(node, labels, ranked[0])
         key = f"{self._phase}/{node.name}"
-        likely = max(dims, key=lambda d: (labels.shape[d], d))
         split = torch.unique(compact(labels))
-        self.trace.splits[key] = Split(self.where(node), likely == dims[0], split)
-        other = dims[0] if likely != dims[0] else dims[-1]
-        return self.settle(node, labels, other if key in self._flipped else likely)
+        self.trace.splits[key] = Split(self.where(node), ranked[0] == dims[0], split)
+        return self.settle(node, labels, ranked[key in self._flipped])
 
-    def is_split(self, labels: Tensor) -> bool:
-        """Whether a view has split these channels into groups or heads before."""
-        return not self._split.isdisjoint(torch.unique(compact(labels)).tolist())
+    def takes_apart(self, node: Node, parts: list[Tensor], *, fractions: bool) -> bool:
+        """Whether to read uneven parts of channels as channels of their own; if so, they become it.
+
+        Args:
+            node: The operator that cuts.
+            parts: 1-D labels of each part.
+            fractions: Whether they can also be fractions of one number of channels: the split is
+                put on record, and may be read so in another attempt.
+        """
+        key = f"{self._phase}/{node.name}"
+        if fractions:
+            whole = torch.unique(torch.cat(parts))
+            self.trace.splits[key] = Split(self.where(node), True, whole)
+            if key in self._flipped:
+                return False
+        self.trace.parts.append(parts)
+        return True
 
     def number(self, node: Node, labels: Tensor, sizes: Sequence[Tensor] = ()) -> None:
         """Put on record that `node` was given a size in channels.
@@ -266,6 +301,10 @@ class Context:
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Forbid the removal of labels."""
         self.trace.space.freeze(labels, reason)
+
+    def silence(self, labels: Tensor) -> None:
+        """Let masks set channels to zero where they are made: no weight reads them."""
+        self.trace.silenced.append(torch.unique(labels))
 
     def pin(self, param: Param, reason: str) -> None:
         """Forbid slicing a parameter, and so the removal of every channel that owns part of it."""

@@ -24,7 +24,7 @@ class Grouping:
         model: The traced module.
         trace: Its trace.
         held: Labels to freeze besides those that the trace froze, with the reason.
-        rewrite: Whether attributes of modules that equal a number of channels are to follow it.
+        follow: Whether attributes of modules that equal a number of channels are to follow it.
         fixed: Kinds of attributes that do not follow.
 
     Attributes:
@@ -39,11 +39,15 @@ class Grouping:
         trace: Trace,
         held: Mapping[int, str] | None = None,
         *,
-        rewrite: bool = False,
+        follow: bool = False,
         fixed: Collection[Kind] = (),
     ) -> None:
         self._model, self._trace = model, trace
         self._component, self._reasons = trace.space.components()
+        self._parameters = {name for name, _ in model.named_parameters()}
+        silent = [labels.numpy() for labels in trace.silenced]
+        self._silent = self._component[np.concatenate([np.zeros(0, np.int64), *silent])]
+        self._silent = self._silent[self._silent != self._component[FIXED]]
         layout = self._layout()
         for label, reason in (held or {}).items():
             self._hold(self._component[label], reason)
@@ -82,14 +86,17 @@ class Grouping:
         _, any_label = np.unique(self._component, return_index=True)
         self._channel_labels: Indices = any_label[made].astype(np.int64)
         self.slots = tuple(
-            Slot(tensor, dim, role, self._channel[roots], self._consumes(tensor, dim))
+            Slot(
+                *(tensor, dim, role, self._channel[roots]),
+                self._consumes(tensor, dim) or self._silences(tensor, role, roots),
+            )
             for (tensor, dim), (role, roots) in layout.items()
             if (self._channel[roots] >= 0).any()
         )
         self.groups = self._groups(place)
         self.widened = self._adapters(trace.islands)
         self.normalised = self._adapters(trace.statistics)
-        found = attributes(model, trace, self._channels_of) if rewrite else ()
+        found = attributes(model, trace, self._channels_of) if follow else ()
         self.attributes = tuple(a for a in found if kind_of(a, model) not in fixed)
         self.frozen = self._frozen(layout)
         self.products = [
@@ -114,10 +121,12 @@ class Grouping:
 
     def numbered(self) -> Indices:
         """Groups whose numbers of channels were given to operators, and may be written in code."""
-        labels = [labels.numpy() for _, labels in self._trace.numbered]
-        channels = self._channel[self._component[np.concatenate([np.zeros(0, np.int64), *labels])]]
-        ends = np.array([g.start + g.size for g in self.groups], np.int64)
-        return np.unique(np.searchsorted(ends, channels[channels >= 0], side="right"))
+        labels = [labels for _, labels in self._trace.numbered]
+        return self._groups_of(torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64))
+
+    def parts(self) -> list[list[Indices]]:
+        """Groups in each part of channels that are cut unevenly, by cut."""
+        return [[self._groups_of(part) for part in parts] for parts in self._trace.parts]
 
     def splits(self, groups: Iterable[int]) -> list[str]:
         """Keys of the views that split channels of `groups`."""
@@ -156,14 +165,21 @@ class Grouping:
 
     def followed(self, groups: Iterable[int]) -> list[Kind]:
         """Kinds of attributes that follow numbers of channels of `groups`."""
-        spans = [(self.groups[g].start, self.groups[g].size) for g in groups]
-        kinds = {
-            kind_of(attribute, self._model): None
-            for attribute in self.attributes
-            for start, size in spans
-            if ((attribute.channels >= start) & (attribute.channels < start + size)).any()
-        }
-        return list(kinds)
+        kinds = {kind_of(attribute, self._model): None for attribute in self.attributes}
+        return [kind for kind in kinds if self.followed_by(kind, groups)]
+
+    def followed_by(self, kind: Kind, groups: Iterable[int]) -> list[int]:
+        """Those of `groups` whose numbers of channels attributes of one kind follow."""
+        lines = [a.channels for a in self.attributes if kind_of(a, self._model) == kind]
+        numbered = {int(g) for line in lines for g in self._groups_at(line)}
+        return [group for group in groups if group in numbered]
+
+    def _groups_of(self, labels: Tensor) -> Indices:
+        return self._groups_at(self._channels_of(labels))
+
+    def _groups_at(self, channels: Indices) -> Indices:
+        ends = np.array([g.start + g.size for g in self.groups], np.int64)
+        return np.unique(np.searchsorted(ends, channels[channels >= 0], side="right"))
 
     def _channels_of(self, labels: Tensor) -> Indices:
         return self._channel[self._component[labels.numpy()]]
@@ -180,6 +196,12 @@ class Grouping:
     def _consumes(self, tensor: str, dim: int) -> bool:
         owned = self._trace.owned.get((tensor, dim))
         return owned is not None and owned.consumes
+
+    def _silences(self, tensor: str, role: str, roots: Indices) -> bool:
+        """Whether masks set parts of a parameter to zero for a sum over what it makes."""
+        return (
+            role != "in" and tensor in self._parameters and bool(np.isin(roots, self._silent).any())
+        )
 
     def _hold(self, roots: Indices, reason: str) -> None:
         for root in np.unique(roots).tolist():
@@ -214,6 +236,7 @@ class Grouping:
     def _signatures(self, layout: dict[tuple[str, int], tuple[str, Indices]]) -> NDArray[np.uint64]:
         """A hash per component of the places it lives in, and how often it does.
 
+        A part of channels that are cut unevenly counts as a place: its number is one of its own.
         Sums of one random 64-bit number per place: equal for components with the same places, and
         different otherwise but with probability 2^-64 per pair.
         """
@@ -223,6 +246,11 @@ class Grouping:
             number = rng.integers(1 << 63, dtype=np.uint64)
             # Before NumPy 2 an unsigned number and one of Python's make a floating one.
             np.add.at(total, roots, number * np.uint64(2) + np.uint64(1))
+        for parts in self._trace.parts:
+            for part in parts:
+                number = rng.integers(1 << 63, dtype=np.uint64)
+                roots = np.unique(self._component[part.numpy()])
+                total[roots] += number * np.uint64(2) + np.uint64(1)
         return total
 
     def _groups(self, place: Indices) -> tuple[ChannelGroup, ...]:
@@ -240,7 +268,7 @@ class Grouping:
             owned = slot.channels[slot.channels >= 0]
             for group in np.unique(np.searchsorted(start, owned, side="right") - 1).tolist():
                 members[group][slot.role].append(layer)
-                if slot.consumes and slot.role != "in":
+                if slot.role != "in" and self._consumes(slot.tensor, slot.dim):
                     members[group]["in"].append(layer)
         groups, names = [], dict[str, int]()
         sums = self._channels_of(torch.cat([torch.zeros(0, dtype=torch.int64), *self._trace.sums]))

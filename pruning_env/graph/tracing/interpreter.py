@@ -153,7 +153,13 @@ def _interpret(
     islands = _islands(model, calls)
     context = Context(trace, model, calls, islands, phase, flipped)
     context.values = values
-    for value in flatten(_run(context, program.graph_module)):
+    outputs = _run(context, program.graph_module)
+    for path in dict.fromkeys(module for module, _ in trace.sizes):
+        for entry in dict.fromkeys(n for call in calls.of(path) for n in call.entries):
+            given = context.values.get(entry)
+            if isinstance(given, Tensor) and len(varying(given)) == 1:
+                trace.entries.setdefault(path, []).append(along(given, varying(given)[0]))
+    for value in flatten(outputs):
         for labels in value.labels() if isinstance(value, Weight) else [value]:
             if isinstance(labels, Tensor):
                 trace.space.freeze(labels, "an output of the model")

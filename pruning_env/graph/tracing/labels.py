@@ -87,12 +87,12 @@ class LabelSpace:
         self._edges.append((left[free].numpy(), right[free].numpy()))
         self.freeze(torch.cat([left[~free], right[~free]]), reason)
 
-    def freeze(self, labels: Tensor, reason: str) -> None:
-        """Forbid the removal of these labels."""
+    def freeze(self, labels: Tensor, reason: str, *, foremost: bool = False) -> None:
+        """Forbid the removal of these labels; a `foremost` reason is told before all others."""
         unique = torch.unique(compact(labels))
         unique = unique[unique != FIXED]
         if unique.numel():
-            self._frozen.append((unique.numpy(), reason))
+            self._frozen.insert(0 if foremost else len(self._frozen), (unique.numpy(), reason))
 
     def components(self) -> tuple[np.ndarray, dict[int, str]]:
         """Resolve every merge and freeze.

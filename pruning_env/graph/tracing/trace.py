@@ -59,11 +59,12 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Split:
-    """A view that splits channels, and that can be read in two ways.
+    """A view or a cut that splits channels, and that can be read in two ways.
 
     Attributes:
         where: The operator and its module.
-        outer: Whether the outer factor was taken for the one that shrinks, before any flip.
+        outer: Whether, before any flip, the outer factor was taken for the one that shrinks, or the
+            parts for channels of their own.
         labels: The labels that it splits, each once.
     """
 
@@ -94,12 +95,17 @@ class Trace:
         uncaptured: Parameters used in train mode only, where export failed, with the reason.
         splits: Views that split a channel dimension in a way that leaves open which factor is a
             number in the code.
+        parts: 1-D labels of each part of channels that code cuts unevenly, by cut: the numbers of
+            channels in them are numbers of their own.
+        silenced: Labels of channels that activations are summed over: masks set them to zero where
+            they are made.
         misplaced: Labels that froze because a channel dimension was not where an operator has one;
             a split that was read the wrong way round may be to blame.
         numbered: Operators that were given sizes in channels, which may come from a shape (and
             shrink with it) or from the code: where, and the labels.
         sizes: The module that gave such sizes, and what each of them counts, as 1-D labels.
         sums: Labels of what adding two values gave, each once per sum.
+        entries: By module, 1-D labels of the channels that it is given.
     """
 
     space: LabelSpace = field(default_factory=LabelSpace)
@@ -115,16 +121,19 @@ class Trace:
     batch: int = 1
     uncaptured: dict[str, str] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
+    parts: list[list[Tensor]] = field(default_factory=list)
+    silenced: list[Tensor] = field(default_factory=list)
     misplaced: list[Tensor] = field(default_factory=list)
     numbered: list[tuple[str, Tensor]] = field(default_factory=list)
     sizes: list[tuple[str, list[Tensor]]] = field(default_factory=list)
     sums: list[Tensor] = field(default_factory=list)
+    entries: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def ignore(self, tensors: Collection[str]) -> None:
         """Forbid the removal of channels that have an output or a value of their own in these."""
         for (tensor, _), owned in self.owned.items():
             if owned.role != "in" and tensor in tensors:
-                self.space.freeze(owned.labels, f"{tensor} is to be ignored")
+                self.space.freeze(owned.labels, f"{tensor} is to be ignored", foremost=True)
         for tensor, labels in self.elementwise.items():
             if tensor in tensors:
-                self.space.freeze(labels, f"{tensor} is to be ignored")
+                self.space.freeze(labels, f"{tensor} is to be ignored", foremost=True)

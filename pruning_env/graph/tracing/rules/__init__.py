@@ -4,12 +4,14 @@ To add an operator, add one rule to the module of its kind, and one test.
 """
 
 from pruning_env.graph.tracing.rules import (
+    attention,
     deformable,
     elementwise,
     layers,
     movement,
     recurrent,
     space,
+    splits,
     weights,
 )
 from pruning_env.graph.tracing.rules.registry import RULES, apply_rule
@@ -18,6 +20,7 @@ from pruning_env.graph.tracing.rules.weights import computed_weights
 __all__ = [
     "RULES",
     "apply_rule",
+    "attention",
     "computed_weights",
     "deformable",
     "elementwise",
@@ -25,5 +28,6 @@ __all__ = [
     "movement",
     "recurrent",
     "space",
+    "splits",
     "weights",
 ]

@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.labels import along, compact, fixed, spread, varying
+from pruning_env.graph.tracing.rules.attention import product
 from pruning_env.graph.tracing.rules.registry import register_operator
 from pruning_env.graph.tracing.rules.sideways import sideways
 from pruning_env.graph.tracing.trace import Param
@@ -174,7 +175,7 @@ def _matmul(context: Context, node: Node, a: Any, b: Any) -> Any:
         return _contract(context, node, a, -1, b, 0)
     if isinstance(a, Param) and len(a.shape) == 2 and len(b.shape) > 1:
         return _contract(context, node, b, -2, a, 1)
-    return _product(context, node, a, b)
+    return product(context, node, a, b)
 
 
 @register_operator("tensordot")
@@ -191,51 +192,18 @@ def _tensordot(
 def _addmm(context: Context, node: Node, bias: Any, a: Any, b: Any, **_: Any) -> Any:
     if isinstance(b, Param):
         return context.join(node, [_contract(context, node, a, -1, b, 0), context.labels(bias)])
-    return _product(context, node, a, b, bias)
+    return context.join(node, [product(context, node, a, b), context.labels(bias)])
 
 
-@register_operator("bmm", "baddbmm", "dot")
-def _product(context: Context, node: Node, *values: Any, **_: Any) -> Any:
-    """A product of activations: channels that are not summed, and met by none, pass."""
-    a, b = values[-2:] if len(values) < 3 else values[:2]
-    shape = context.shape(node)
-    macs = math.prod(shape) * a.shape[-1]
-    if len(values) == 2 and min(len(a.shape), len(b.shape)) > 1:
-        # The operands as `(..., i, k, 1)` and `(..., 1, k, j)`; k is summed.
-        left = context.labels(a).unsqueeze(-1)
-        right = context.labels(b).unsqueeze(-3)
-        for x, other in ((left, right), (right, left)):
-            if _passes(context, x, other) and x.dim() - 2 not in varying(x):
-                full = x.expand(*shape[:-1], x.shape[-2], shape[-1]).select(-2, 0)
-                return _product_of(context, full, macs)
-    context.trace.constant_macs += macs
-    return context.give_up(
-        node, values, f"multiplied with other activations by {context.where(node)}"
-    )
-
-
-def _passes(context: Context, x: Tensor, other: Tensor) -> bool:
-    """Whether channels of `x` can pass a product with `other`, which has none.
-
-    Attention heads do not: code that splits channels into heads also writes down their number.
-    """
-    return not compact(other).any() and len(varying(x)) == 1 and not context.is_split(x)
+def _passes(x: Tensor, other: Tensor) -> bool:
+    """Whether channels of `x` can pass a product with `other`, which has none."""
+    return not compact(other).any() and len(varying(x)) == 1
 
 
 def _product_of(context: Context, labels: Tensor, macs: int) -> Tensor:
     channels = along(labels, varying(labels)[0])
     context.trace.products.append(((channels,), macs // len(channels)))
     return labels
-
-
-@register_operator("scaled_dot_product_attention")
-def _attention(
-    context: Context, node: Node, query: Any, key: Any, value: Any, *rest: Any, **named: Any
-) -> Any:
-    q, k, v = (context.labels(t).shape for t in (query, key, value))
-    context.trace.constant_macs += math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
-    reason = f"multiplied with other activations by {context.where(node)}"
-    return context.give_up(node, [query, key, value, rest, named], reason)
 
 
 @register_operator("einsum")
@@ -259,7 +227,7 @@ def _einsum(
             if isinstance(other, Param) and len(wide) == 1:
                 return _weighted(context, node, x, other, (at, held, result), wide[0], sizes)
             unmet = len(wide) == 1 and wide[0] in result and wide[0] not in held
-            if unmet and isinstance(other, Tensor) and _passes(context, x, other):
+            if unmet and isinstance(other, Tensor) and _passes(x, other):
                 channels = along(x, at.index(wide[0]))
                 passed = spread(channels, context.shape(node), result.index(wide[0]))
                 return _product_of(context, passed, math.prod(sizes.values()))

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from pruning_env.graph.tracing.context import Context
-from pruning_env.graph.tracing.labels import along, compact, restride, varying
-from pruning_env.graph.tracing.rules.registry import arguments, register_operator
+from pruning_env.graph.tracing.labels import along, compact, fixed, restride, varying
+from pruning_env.graph.tracing.rules.registry import arguments, operator_name, register_operator
 from pruning_env.graph.tracing.trace import Param
 
 
@@ -20,15 +20,19 @@ from pruning_env.graph.tracing.trace import Param
 )
 def _permute(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Param):
-        return _moved(context, node, x, args, kwargs)
+        return moved_parameter(context, node, x, args, kwargs)
     return node.target(x, *args, **kwargs)  # type: ignore[operator]
 
 
-def _moved(context: Context, node: Node, x: Param, args: Any, kwargs: Any) -> Param | Tensor:
+def moved_parameter(
+    context: Context, node: Node, x: Param, args: Any, kwargs: Any
+) -> Param | Tensor:
     """What a parameter becomes; where it is no parameter any more, with one label per element."""
     moved = rearranged(node, x, args, kwargs)
     if moved is not None:
         return moved
+    if not x.floating:
+        return fixed(context.shape(node))
     return node.target(context.labels(x).contiguous(), *args, **kwargs)  # type: ignore[operator]
 
 
@@ -57,7 +61,7 @@ def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> An
     if args and isinstance(args[0], torch.dtype):
         return x
     if isinstance(x, Param):
-        moved = _moved(context, node, x, args, kwargs)
+        moved = moved_parameter(context, node, x, args, kwargs)
         if len([n for n in x.shape if n > 1]) == 1 and x.floating:  # a value per channel
             line = context.labels(moved)
             context.number(node, line, [along(line, d) for d in varying(line)])
@@ -71,14 +75,42 @@ def _view(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> An
         # All slices along the other dimensions must keep the same channels, or no full grid is
         # left.
         open_dims = [d for d in dims if d not in written]
-        if written and len(open_dims) == 1:
-            labels = context.settle(node, labels, open_dims[0])
-        else:
-            labels = context.settle_split(node, labels)
+        likely = open_dims[0] if written and len(open_dims) == 1 else None
+        labels = context.settle_split(node, labels, likely, numbered=_picked(node, dims))
     if any(d in dims for d in written):
         held = [along(labels, d) for d in written if d in varying(labels)]
         context.number(node, x, [*held, *(along(x, d) for d in before)])
     return labels
+
+
+_ORDERS = (
+    *("transpose", "permute", "movedim", "swapaxes"),
+    *("contiguous", "clone", "squeeze", "unsqueeze"),
+)
+
+
+def _picked(node: Node, dims: Sequence[int]) -> set[int]:
+    """Those of `dims` that code takes apart by number: query, key and value of one layer."""
+    # Each of them by a length of its own, which tells them apart wherever they are moved to.
+    size = len(node.meta["val"].shape)
+    start = torch.empty([1 if d not in dims else 2 + d for d in range(size)], device="meta")
+    found: set[int] = set()
+    waiting = [(user, start) for user in node.users]
+    while waiting:
+        user, x = waiting.pop()
+        bound = arguments(user, user.args, dict(user.kwargs)) if _is_operator(user) else {}
+        name = operator_name(user)
+        if name in ("select", "unbind"):
+            length = x.shape[bound.get("dim", 0)]
+            found |= {length - 2} if length > 1 else set()
+        elif name in _ORDERS and user.all_input_nodes == [user.args[0]]:
+            moved = user.target(x, *user.args[1:], **user.kwargs)  # type: ignore[operator]
+            waiting += [(after, moved) for after in user.users]
+    return found
+
+
+def _is_operator(node: Node) -> bool:
+    return hasattr(node.target, "_schema")
 
 
 def _written(node: Node, args: Any, kwargs: Any) -> list[int]:
@@ -101,7 +133,7 @@ def _view_as(context: Context, node: Node, x: Any, other: Any) -> Tensor:
 @register_operator("squeeze")
 def _squeeze(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Param):
-        return _moved(context, node, x, args, kwargs)
+        return moved_parameter(context, node, x, args, kwargs)
     dims = arguments(node, [x, *args], kwargs).get("dim")
     dims = range(x.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
     for d in {d % x.dim() for d in dims} & set(varying(x)):
@@ -172,63 +204,6 @@ def _joined(context: Context, node: Node, labels: Tensor, dim: int) -> Tensor:
     return context.settle(node, labels, others[-1]) if others else labels
 
 
-@register_operator(
-    "split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "unsafe_chunk"
-)
-def _split(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
-    labels = context.labels(x)
-    parts = list(node.target(labels, *args, **kwargs))  # type: ignore[operator]
-    dim = arguments(node, [x, *args], kwargs).get("dim", 0) % labels.dim()
-    _cut(context, node, labels, dim, [p.shape[dim] for p in parts])
-    return parts
-
-
-@register_operator("unbind")
-def _unbind(context: Context, node: Node, x: Any, dim: int = 0) -> list[Tensor]:
-    labels = context.labels(x)
-    _cut(context, node, labels, dim % labels.dim(), [1] * labels.shape[dim])
-    return list(labels.unbind(dim))
-
-
-@register_operator("slice", "narrow")
-def _slice(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
-    labels = context.labels(x)
-    part = node.target(labels, *args, **kwargs)  # type: ignore[operator]
-    bound = arguments(node, [x, *args], kwargs)
-    dim = bound.get("dim", 0) % labels.dim()
-    size, cut = labels.shape[dim], part.shape[dim]
-    if cut == size:
-        return x  # a parameter stays one
-    if dim in varying(labels):
-        start = bound.get("start") or 0
-        start = max(0, start + size if start < 0 else start)
-        even = bound.get("step", 1) == 1 and cut and size % cut == 0 and start % cut == 0
-        _cut(context, node, labels, dim, [cut] * (size // cut) if even else [])
-    return part
-
-
-@register_operator("select")
-def _select(context: Context, node: Node, x: Any, dim: int, index: int) -> Any:
-    if isinstance(x, Param) and x.shape[dim] == 1:
-        return _moved(context, node, x, (dim, index), {})
-    labels = context.labels(x)
-    _cut(context, node, labels, dim % labels.dim(), [])
-    return labels.select(dim, index)
-
-
-def _cut(context: Context, node: Node, labels: Tensor, dim: int, sizes: list[int]) -> None:
-    """Equal parts must stay equal, so they keep the same places; other parts are frozen."""
-    if dim not in varying(labels) or context.in_island(node):
-        return
-    if len(set(sizes)) == 1 and sizes[0] > 1:
-        channels = context.channels_of(node, labels, dim)
-        rows = channels.view(-1, sizes[0])
-        context.merge(node, rows[:1], rows)
-        context.number(node, labels, [*rows, channels])
-    else:
-        context.misplace(node, labels, f"{context.where(node)} picks channels by number")
-
-
 @register_operator("take_along_dim")
 def _take_along_dim(context: Context, node: Node, x: Any, index: Any, dim: int) -> Any:
     return _gather(context, node, x, dim, index)
@@ -257,7 +232,12 @@ def _index(context: Context, node: Node, x: Any, indices: Sequence[Any]) -> Any:
     labels = context.labels(x)
     picks = [context.labels(i) for i in indices if i is not None]
     indexed = [d for d, i in enumerate(indices) if i is not None]
-    if isinstance(x, Param) or set(indexed) & set(varying(labels)) or any(map(varying, picks)):
+    if isinstance(x, Param):  # a table of values per channel: all its rows keep the same ones
+        rest = [d for d in varying(labels) if d not in indexed]
+        if len(rest) != 1:
+            return context.give_up(node, [x, indices])
+        labels = context.settle(node, labels, rest[0])
+    if set(indexed) & set(varying(labels)) or any(map(varying, picks)):
         return context.give_up(
             node, [x, indices], f"{context.where(node)} picks channels by number"
         )

@@ -63,6 +63,8 @@ STATISTICS |= {"linalg_vector_norm", "var_mean", "std_mean", "median"}
 def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if args and isinstance(args[0], (Tensor, Param)):
         return meet(context, node, x, *args, **kwargs)  # torch.max(a, b)
+    if not node.users:  # as the mean over heads that nn.MultiheadAttention offers
+        return fixed_like(node.meta["val"])
     bound = arguments(node, [x, *args], kwargs)
     labels, dims = context.labels(x), bound.get("dim")
     dims = list(range(labels.dim())) if dims is None or dims == [] else dims
