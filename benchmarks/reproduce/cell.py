@@ -218,6 +218,7 @@ def _finish(
         judge,
         seed=cell.seed,
         checkpoint=checkpoint,
+        answers=folder.with_name("answers"),
         progress=context.progress,
     )
     # What is judged is what is stored, to the bit.

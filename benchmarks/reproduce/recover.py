@@ -44,6 +44,7 @@ def recover(
     *,
     seed: int,
     checkpoint: Path | None = None,
+    answers: Path | None = None,
     progress: bool = False,
 ) -> Recovered:
     """Train `model` in place and leave it as it was after its best epoch on search-val.
@@ -59,6 +60,7 @@ def recover(
         judge: Of a network in eval mode, on search-val.
         seed: Of order, augmentation and dropout.
         checkpoint: Written after every epoch, and gone on from if it is there; None for none.
+        answers: See `train_epochs`.
         progress: Whether to show a bar.
     """
     if settings.images is not None:
@@ -72,6 +74,7 @@ def recover(
         teacher=teacher.to(memory_format=torch.channels_last),
         choose=judge,
         checkpoints=None if checkpoint is None else Checkpoints(checkpoint, every=1, resume=True),
+        answers=answers,
         team=Processes(0, 1, device),
         progress=progress,
     )

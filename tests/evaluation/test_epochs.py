@@ -137,6 +137,59 @@ def test_a_teacher_is_followed_also_where_it_is_wrong():
     assert agreement(1.0) > agreement(0.0) + 0.3
 
 
+class Counting(nn.Module):
+    """A teacher that counts the batches it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.asked = network(), 0
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        return self.network(images)
+
+
+def test_what_a_teacher_answered_is_asked_again_only_where_something_else_is_asked(tmp_path):
+    splits, recipe = digits(200), dataclasses.replace(RECIPE, epochs=2)
+
+    def taught(splits: Splits, recipe: TrainingRecipe, name: str, keep: bool = True) -> Any:
+        teacher = Counting()
+        folder = tmp_path / "answers" if keep else None
+        model = trained(splits, recipe, tmp_path / name, teacher=teacher, answers=folder)
+        return model, teacher.asked
+
+    plain, asked = taught(splits, recipe, "plain", keep=False)
+    assert asked == 2 * 4
+    for name, expected in (("first", 8), ("second", 0)):
+        model, asked = taught(splits, recipe, name)
+        assert asked == expected and same(model, plain)
+    # The student's rate is none of the teacher's business, and epochs that are kept are kept.
+    faster = dataclasses.replace(recipe, learning_rate=0.1, epochs=3)
+    assert taught(splits, faster, "faster")[1] == 4
+    others = [dataclasses.replace(recipe, **{name: value}) for name, value in OTHER_QUESTIONS]
+    assert [taught(splits, other, f"other{k}")[1] for k, other in enumerate(others)] == [
+        8,
+        16,
+        8,
+        8,
+    ]
+    turned = dataclasses.replace(splits.search_train, images=splits.search_train.images.flip(2))
+    assert taught(dataclasses.replace(splits, search_train=turned), recipe, "data")[1] == 8
+
+
+OTHER_QUESTIONS = [("seed", 1), ("batch_size", 25), ("cutout", 0), ("precision", "float32")]
+
+
+def test_answers_to_other_batches_are_not_taken(tmp_path):
+    splits, recipe = digits(200), dataclasses.replace(RECIPE, epochs=1)
+    trained(splits, recipe, tmp_path / "one", teacher=Counting(), answers=tmp_path / "answers")
+    (file,) = (tmp_path / "answers").rglob("*.pt")
+    torch.save(torch.load(file)[:-1], file)
+    with pytest.raises(ValueError, match="holds the answers to other batches"):
+        trained(splits, recipe, tmp_path / "two", teacher=Counting(), answers=tmp_path / "answers")
+
+
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     splits = digits(100)
     trained(splits, RECIPE, tmp_path / "checkpoint")

@@ -274,7 +274,7 @@ def objective(
     images: torch.Tensor,
     labels: torch.Tensor,
     *,
-    teacher: nn.Module | None,
+    teacher: Callable[[torch.Tensor], torch.Tensor] | None,
     temperature: float,
     share: float,
     label_smoothing: float = 0.0,
@@ -286,7 +286,7 @@ def objective(
         model: In train mode; returns (N, classes) logits.
         images: (N, C, H, W), normalised, on the model's device.
         labels: (N,) int64.
-        teacher: In eval mode; None for labels only.
+        teacher: A network in eval mode, or what else answers as one; None for labels only.
         temperature: See `distillation_loss`.
         share: See `distillation_loss`; 0 needs no teacher.
         label_smoothing: Share of the label that is spread over all classes.
