@@ -67,7 +67,7 @@ def run_cells(
 def describe(row: ReproduceRow) -> str:
     """A row in one line."""
     cell = row.cell
-    head = f"{cell.task} {cell.label} {cell.method} seed {cell.seed}: "
+    head = f"{cell.task} {cell.label} {cell.who} seed {cell.seed}: "
     if row.pruned is None:
         return head + row.failed
     pruned = row.pruned
