@@ -18,6 +18,7 @@ from benchmarks.agents.command import add_agents_command
 from benchmarks.agents.figures_command import add_figures_commands
 from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
+from benchmarks.proxies.command import add_proxies_command
 from benchmarks.report.command import add_report_command
 from benchmarks.reproduce.command import add_after_training_command, add_reproduce_command
 from benchmarks.soak import add_soak_command
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_checks(commands)
     add_figures_commands(commands)
     add_constrained_command(commands)
+    add_proxies_command(commands)
     add_report_command(commands)
     add_soak_command(commands)
     add_train_command(commands)
