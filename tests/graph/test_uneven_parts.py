@@ -229,3 +229,30 @@ def test_any_number_of_each_part_may_stay() -> None:
         counts[few] = 1
         rank = graph.rank(np.random.default_rng(0).random(graph.num_channels))
         check_pruning(graph, network, inputs, graph.keep_top(rank, counts))
+
+
+class BesideTheCut(nn.Module):
+    """Cuts one channel before the number that it has in an attribute, and at that number, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.width = nn.Conv2d(3, 6, 1), 12
+        self.twice = nn.ConvTranspose2d(6, 12, 1, groups=6)
+        self.gate, self.head = nn.Conv2d(12, 12, 1), nn.Conv2d(24, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.twice(self.stem(x))
+        both = torch.cat([y, y * 2], 1)
+        a, b = both[:, : self.width - 1], both[:, self.width - 1 :]
+        return self.head(torch.cat([a, b * self.gate(both[:, : self.width]).mean()], 1))
+
+
+def test_a_cut_beside_a_number_is_right_whichever_channel_goes() -> None:
+    """Found by random networks: only without the sixth channel the number is wrong."""
+    network = BesideTheCut().double().eval()
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    graph = ChannelGraph.trace(network, (x,))
+    for channel in range(graph.num_channels):
+        keep = graph.full()
+        keep[channel] = False
+        check_pruning(graph, network, (x,), keep)
