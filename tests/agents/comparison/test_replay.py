@@ -17,6 +17,8 @@ from pruning_agents.comparison.leaderboard import to_markdown
 from pruning_agents.comparison.replay import replay
 from pruning_agents.comparison.rows import AgentRow, Anchors, read_rows
 from pruning_agents.search.rows import Provenance, append_row
+from pruning_env.evaluation.evaluator import Evaluator
+from pruning_env.graph.channel_graph import ChannelGraph
 from tests.helpers.paths import ROOT
 
 ORIGIN = Provenance("python -m benchmarks agents", "now", {"python": "3"}, "a machine", None)
@@ -91,6 +93,33 @@ def test_whatever_was_tampered_with_is_named(task: str) -> None:
     changed = [dataclasses.replace(row, **changes) for _, changes in cases]
     for verdict, (said, changes) in zip(replay(changed), cases, strict=True):
         assert not verdict.replays and any(said in each for each in verdict.problems), changes
+
+
+@pytest.mark.parametrize("task", ["tabular", "digits-resnet8"])
+def test_surgery_that_is_not_masking_is_named(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = row_of("random-search", task)
+    monkeypatch.setattr(ChannelGraph, "mask", lambda graph, model, keep: model)
+    (verdict,) = replay([row])
+    (problem,) = verdict.problems
+    assert problem.startswith("logits of the pruned and the masked network differ by ")
+
+
+@pytest.mark.parametrize(("images", "replays"), [(2, True), (3, False)])
+def test_a_table_that_its_network_contradicts_is_named(
+    images: int, replays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row: Any = row_of("random-search")
+    measured = Evaluator.evaluate
+
+    def turned(evaluator: Evaluator, keep: Any) -> Any:
+        found = measured(evaluator, keep)
+        off = images / len(evaluator.images("search-val")[1])
+        return dataclasses.replace(found, accuracy=row.val_accuracy + off)
+
+    monkeypatch.setattr(Evaluator, "evaluate", turned)
+    (verdict,) = replay([row])
+    assert verdict.replays == replays
+    assert replays or verdict.problems[0].startswith("network is ")
 
 
 def test_what_is_said_of_the_final_policy_is_replayed() -> None:
