@@ -30,6 +30,7 @@ from pruning_env.process.dynamics import PruningDynamics
 from pruning_env.process.observations import ObservationKind, make_observation, observation_names
 from pruning_env.process.rewards import get_reward
 from pruning_env.process.sensitivity import SENSITIVITIES
+from pruning_env.tasks.loads import sealing
 from pruning_env.tasks.registry import get_task, task_names
 
 __all__ = ["Parts", "make_parts"]
@@ -91,7 +92,8 @@ def make_parts(given: Mapping[str, Any]) -> Parts:
     model = chosen.model(given["weights"], given["data_root"])
     traced = ChannelGraph.trace(model, chosen.example_input())
     graph = traced.restrict(chosen_groups(traced, given["groups"]))
-    splits = chosen.load_data(given["data_root"])
+    with sealing():
+        splits = chosen.load_data(given["data_root"])
     if given["val_images"] is not None:
         few = splits.search_val.evenly_spaced(given["val_images"])
         splits = dataclasses.replace(splits, search_val=few)

@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from pruning_env.tasks.loads import open_loads
+
 __all__ = ["Ledger", "Meter"]
 
 
@@ -89,12 +91,15 @@ class Meter:
         evaluations: networks judged on search-val.
         test_openings: looks at the test split.
         image_passes: images that pruned networks were shown.
+        test_loads: loads of a data set, and its test split with it, other than by an environment,
+            which locks that away; known when the block is over.
     """
 
     def __init__(self) -> None:
         self.evaluations = 0
         self.test_openings = 0
         self.image_passes = 0
+        self.test_loads = 0
         self._first: dict[float, int] = {}
 
     def note(self, accuracies: Sequence[float]) -> None:
@@ -109,10 +114,12 @@ class Meter:
 
     def __enter__(self) -> Meter:
         _METERS.append(self)
+        self._loads_before = open_loads()
         return self
 
     def __exit__(self, *error: object) -> None:
         _METERS.remove(self)
+        self.test_loads = open_loads() - self._loads_before
 
 
 def _find(key: str, evaluations: int, test_openings: int, image_passes: int = 0) -> Ledger:

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruning_env.tasks.loads import counted
+
 __all__ = [
     "CACHE_ROOT",
     "DATA_VARIABLE",
@@ -188,6 +190,7 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(named) if named else CACHE_ROOT
 
 
+@counted
 def load_digits8() -> Splits:
     """The 1,797 handwritten digits of scikit-learn: 8 x 8 pixels, one channel, values 0 to 16.
 
@@ -207,6 +210,7 @@ def load_digits8() -> Splits:
     return Splits(search_train, search_val, test, mean, std, num_classes=10, shift=1)
 
 
+@counted
 def load_cifar10(
     root: str | os.PathLike[str] | None = None,
     *,
@@ -240,6 +244,7 @@ def load_cifar10(
     return Splits(rest, part, test, CIFAR10_MEAN, CIFAR10_STD, num_classes=10, shift=4, flip=True)
 
 
+@counted
 def load_cifar100(
     root: str | os.PathLike[str] | None = None,
     *,
@@ -266,6 +271,7 @@ def load_cifar100(
     )
 
 
+@counted
 def load_mnist(
     root: str | os.PathLike[str] | None = None,
     *,
@@ -284,6 +290,7 @@ def load_mnist(
     return Splits(rest, part, test, MNIST_MEAN, MNIST_STD, num_classes=10, shift=2)
 
 
+@counted
 def load_npz(
     name: str,
     root: str | os.PathLike[str] | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pruning_env.tasks.data import DATA_VARIABLE, Split, Splits, carve, data_root
+from pruning_env.tasks.loads import counted
 
 __all__ = ["load_imagefolder"]
 
@@ -19,6 +20,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@counted
 def load_imagefolder(
     root: str | os.PathLike[str] | None = None,
     *,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning_env.plugins import load_plugins
+from pruning_env.tasks.loads import load
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,8 @@ class Task:
         name: Key in the registry.
         summary: One line for listings.
         build: Makes the network, untrained.
-        load_data: Data root (None: see `data.data_root`) -> splits.
+        load_data: Data root (None: see `data.data_root`) -> splits. Calls are counted; see
+            `pruning_env.tasks.loads`.
         load_weights: (Built network, weights file, data root): fills the network. A file of None
             means the task's own weights, a root of None the default one.
         input_shape: (C, H, W) of one image.
@@ -77,6 +79,9 @@ class Task:
     load_weights: LoadWeights
     input_shape: tuple[int, int, int]
     val_seen: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "load_data", partial(load, self.load_data))
 
     def model(
         self, weights: str | os.PathLike[str] | None = None, data_root: str | None = None

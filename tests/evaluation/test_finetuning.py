@@ -25,7 +25,7 @@ from pruning_env.evaluation.recovery.finetuning import (
     distillation_loss,
 )
 from pruning_env.process import budgets
-from pruning_env.tasks.data import Splits
+from pruning_env.tasks.data import Split, Splits
 from pruning_env.tasks.storage import load_pruned, save_pruned
 from tests.helpers.small import (
     count_calls,
@@ -156,6 +156,44 @@ def test_a_seed_decides_the_bits_and_the_global_generator_is_neither_read_nor_mo
             assert torch.equal(torch.get_rng_state(), state)
         results.append(bits(model))
     assert equal(results[0], results[1]) and not equal(results[0], results[2])
+
+
+def trained(model, seed, **changes):
+    trainer(**changes).train(model, seed)
+    return bits(model)
+
+
+def test_the_seed_decides_which_images_a_step_sees():
+    once, again, other = (trained(small_model(), seed) for seed in (1, 1, 2))
+    assert equal(once, again) and not equal(once, other)
+
+
+def test_the_seed_decides_what_dropout_drops():
+    alike = Split(torch.ones(32, 1, 8, 8), torch.zeros(32, dtype=torch.int64))  # in any order
+    plain, same = (trained(small_model(), seed, search_train=alike) for seed in (1, 2))
+    assert equal(plain, same)
+    once, again, other = (
+        trained(nn.Sequential(nn.Dropout(), small_model()), seed, search_train=alike)
+        for seed in (1, 1, 2)
+    )
+    assert equal(once, again) and not equal(once, other)
+
+
+def test_every_network_is_trained_with_a_seed_of_its_own_the_same_in_every_run(monkeypatch):
+    seeds = []
+    for _ in range(2):
+        judge = small_evaluator(recovery="finetune", finetuning=FineTuning(steps=1))
+        assert judge._tuner is not None
+        train = judge._tuner.train
+
+        def noting(model, seed, train=train, **keywords):
+            seeds.append(seed)
+            train(model, seed, **keywords)
+
+        monkeypatch.setattr(judge._tuner, "train", noting)
+        for seed in (0, 1):
+            judge.evaluate(judge.graph.random_keep(0.5, np.random.default_rng(seed)))
+    assert seeds[:2] == seeds[2:] and seeds[0] != seeds[1]
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

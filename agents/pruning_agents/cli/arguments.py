@@ -21,6 +21,11 @@ def positive_int(text: str) -> int:
     return value
 
 
+def whole_number(text: str) -> int:
+    """A whole number of at least 0."""
+    return 0 if text == "0" else positive_int(text)
+
+
 def seed(text: str) -> int:
     """A whole number that all generators take as their seed."""
     if not text.isdigit() or int(text) >= 2**32:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pruning_agents.cli.arguments import BadInput
+from pruning_agents.cli.arguments import BadInput, whole_number
 from pruning_agents.comparison.leaderboard import to_markdown
 from pruning_agents.comparison.replay import replay_with_progress
+from pruning_agents.comparison.rerun import rerun
 from pruning_agents.comparison.rows import rows_of_files
 from pruning_env.files import atomic_write
 
@@ -22,6 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("LEADERBOARD.md"), help="default: %(default)s"
     )
+    parser.add_argument(
+        "--rerun",
+        type=whole_number,
+        default=1,
+        metavar="SEEDS",
+        help="searches of each registered agent on the solved tier that are run again, some "
+        "seconds each; default: %(default)s",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -30,6 +39,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         verdicts = replay_with_progress(rows_of_files(options.rows))
     except ValueError as error:
         raise BadInput(str(error)) from error
+    verdicts = rerun(verdicts, options.rerun, progress_bar=True)
     atomic_write(options.out, to_markdown(verdicts, options.command_line))
     refused = sum(bool(verdict.problems) for verdict in verdicts)
     console.print(

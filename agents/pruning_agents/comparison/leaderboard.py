@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pruning_agents.comparison.questions import Question, questions
 from pruning_agents.comparison.replay import Verdict
-from pruning_agents.comparison.rows import AgentRow
+from pruning_agents.comparison.rows import AgentRow, CellKey
 from pruning_agents.comparison.statistics import bootstrap
 
 SUBMIT = """\
@@ -19,16 +19,17 @@ it; see that `cnnprune validate yours.jsonl` accepts it; append the lines to a f
 both, and with the agent's code or a link to it. Say how many evaluations its settings were tuned
 with, and on which tasks. Rows are replayed from their channel counts: accuracy on search-val and
 test, parameters, MACs, scores, hashes of weights and data, and that the pruned network says what
-the masked one says. The search itself is run again by whoever reviews, for rows cannot prove how
-they came about; on the solved tier, where all answers are published, that is all that tells a
-search from a look at them."""
+the masked one says. How a search came to them is not in a row: on the solved tier, where all
+answers are published, searches of registered agents are run again when this page is made, and
+every other by whoever reviews it. **Not prevented**: code that reads the data set's files or the
+published answers itself, writes to private attributes, or evaluates in processes of its own."""
 
 
 def to_markdown(verdicts: Sequence[Verdict], command: str) -> str:
     """A ranking per task and environment.
 
     Args:
-        verdicts: of `replay`.
+        verdicts: of `replay`, or of `rerun` after it.
         command: that makes the page again.
 
     Raises:
@@ -41,8 +42,9 @@ def to_markdown(verdicts: Sequence[Verdict], command: str) -> str:
         raise ValueError("no row replays; there is nothing to rank")
     parts = ["# Leaderboard"]
     parts.append(f"{len(good):,} rows, each of which was replayed when this page was made.")
+    again = {verdict.row.key: verdict.again for verdict in verdicts if verdict.replays}
     for question in questions(good):
-        parts += [f"## {question.title}", _ranking(question)]
+        parts += [f"## {question.title}", _ranking(question, again)]
     unpinned = {row.agent for row in good if row.origin is None}
     if unpinned:
         parts.append(
@@ -59,11 +61,11 @@ def to_markdown(verdicts: Sequence[Verdict], command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _ranking(question: Question) -> str:
+def _ranking(question: Question, again: Mapping[CellKey, bool | None]) -> str:
     measure = "regret" if question.anchored else "error"
     titles = (
         *("agent", "seeds", "evaluations", f"{measure} at the end, mean (95 %)"),
-        *("search-val %", "test %", "params", "MACs"),
+        *("search-val %", "test %", "params", "MACs", "run again"),
     )
     lines = [titles, ("---", *["---:"] * (len(titles) - 1))]
     ends = {
@@ -86,6 +88,7 @@ def _ranking(question: Question) -> str:
                 _mean(rows, "test_accuracy", 100.0, 1),
                 _mean(rows, "params_ratio", 1.0, 3),
                 _mean(rows, "macs_ratio", 1.0, 3),
+                _same(rows, again),
             )
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -98,6 +101,12 @@ def _mean(rows: Sequence[AgentRow], name: str, scale: float, digits: int) -> str
     return f"{scale * float(np.mean(values)):.{digits}f}"
 
 
+def _same(rows: Sequence[AgentRow], again: Mapping[CellKey, bool | None]) -> str:
+    """How many came out again, of how many whose search was run again."""
+    tried = [same for row in rows if (same := again[row.key]) is not None]
+    return f"{sum(tried)} of {len(tried)}" if tried else "-"
+
+
 def _caption() -> str:
     return (
         "Sorted by the mean over seeds of the incumbent's regret (0: optimum, 1: the random "
@@ -105,5 +114,9 @@ def _caption() -> str:
         "evaluations that the agent was allowed; compare only agents with as many. A place is no "
         "claim: where intervals overlap, `cnnprune compare` says whether two are distinguishable. "
         "Seeds that found nothing count as an accuracy of 0. Test was opened once per row, when "
-        'the search was over; "-": not opened, or nothing found by some seed.'
+        'the search was over; "-": not opened, or nothing found by some seed. Run again: of how '
+        "many rows the search was made once more, with its seed and by the code that made this "
+        'page, and how many of them came out, evaluation by evaluation ("-": none was tried). '
+        "What did not is of an earlier version of the agent, of another machine, or made up: a row "
+        "does not say which."
     )

@@ -41,11 +41,13 @@ class Verdict:
         row: that was replayed.
         problems: what did not come out; empty where all did.
         note: what could not be checked, "" if nothing.
+        again: whether the search, made once more, found the same; None where that was not tried.
     """
 
     row: AgentRow
     problems: tuple[str, ...]
     note: str = ""
+    again: bool | None = None
 
     @property
     def replays(self) -> bool:
@@ -216,6 +218,8 @@ def _contradictions(row: AgentRow) -> list[str]:
         problems.append(f"history is at {numbers}, of {row.spent} evaluations")
     if row.test_openings is not None and row.test_openings > 1:
         problems.append(f"the search looked at test: {row.test_openings} openings")
+    if row.test_loads:
+        problems.append(f"the search loaded the test split itself: {row.test_loads} loads")
     return problems
 
 

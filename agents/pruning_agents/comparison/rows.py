@@ -96,6 +96,7 @@ class AgentRow:
         violations: those of them that ended above the limit.
         origin: what the result was made from.
         image_passes: images that pruned networks were shown during the search, see `Ledger`.
+        test_loads: loads of a data set by the search itself, which show it the test split.
     """
 
     agent: str
@@ -125,6 +126,7 @@ class AgentRow:
     violations: int | None = None
     origin: Origin | None = None
     image_passes: int | None = None
+    test_loads: int | None = None
 
     @property
     def key(self) -> CellKey:

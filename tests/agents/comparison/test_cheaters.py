@@ -78,6 +78,14 @@ def test_looks_at_test_show_in_the_row_which_does_not_replay(task: str) -> None:
     assert verdict.problems == ("the search looked at test: 3 openings",)
 
 
+def test_a_test_split_that_was_loaded_again_shows_in_the_row_too() -> None:
+    row = row_of("benchmarks.cheaters:load_the_test_split", "digits-resnet8")
+    assert not row.failed and (row.test_openings, row.test_loads) == (1, 1)
+    assert row_of("random-policy", "digits-resnet8").test_loads == 0
+    (verdict,) = replay([row])
+    assert verdict.problems == ("the search loaded the test split itself: 1 loads",)
+
+
 def test_published_answers_can_be_read_and_nothing_shows_it() -> None:
     """A hole that is known: where the solution is published, only reading the agent helps."""
     row = row_of("benchmarks.cheaters:read_the_answers", "tabular")

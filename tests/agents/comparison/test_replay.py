@@ -15,8 +15,11 @@ from pruning_agents.comparison.cells import Cell, run_cell
 from pruning_agents.comparison.compare import compare
 from pruning_agents.comparison.leaderboard import to_markdown
 from pruning_agents.comparison.replay import replay
+from pruning_agents.comparison.rerun import rerun
 from pruning_agents.comparison.rows import AgentRow, Anchors, read_rows
 from pruning_agents.search.rows import Provenance, append_row
+from pruning_env.evaluation.evaluator import Evaluator
+from pruning_env.graph.channel_graph import ChannelGraph
 from tests.helpers.paths import ROOT
 
 ORIGIN = Provenance("python -m benchmarks agents", "now", {"python": "3"}, "a machine", None)
@@ -78,6 +81,7 @@ def test_whatever_was_tampered_with_is_named(task: str) -> None:
         ("history is at [30]", {"history": ((30, row.val_accuracy),)}),
         ("do not say the same", {"feasible": False}),
         ("2 openings", {"test_openings": 2}),
+        ("loaded the test split itself: 3", {"test_loads": 3}),
         ("does not meet the budget", {"settings": {"budget": {"params": 0.1}}}),
         ("cannot be made", {"settings": {"budget": {"taste": 0.1}}}),
     ]
@@ -93,6 +97,33 @@ def test_whatever_was_tampered_with_is_named(task: str) -> None:
         assert not verdict.replays and any(said in each for each in verdict.problems), changes
 
 
+@pytest.mark.parametrize("task", ["tabular", "digits-resnet8"])
+def test_surgery_that_is_not_masking_is_named(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = row_of("random-search", task)
+    monkeypatch.setattr(ChannelGraph, "mask", lambda graph, model, keep: model)
+    (verdict,) = replay([row])
+    (problem,) = verdict.problems
+    assert problem.startswith("logits of the pruned and the masked network differ by ")
+
+
+@pytest.mark.parametrize(("images", "replays"), [(2, True), (3, False)])
+def test_a_table_that_its_network_contradicts_is_named(
+    images: int, replays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row: Any = row_of("random-search")
+    measured = Evaluator.evaluate
+
+    def turned(evaluator: Evaluator, keep: Any) -> Any:
+        found = measured(evaluator, keep)
+        off = images / len(evaluator.images("search-val")[1])
+        return dataclasses.replace(found, accuracy=row.val_accuracy + off)
+
+    monkeypatch.setattr(Evaluator, "evaluate", turned)
+    (verdict,) = replay([row])
+    assert verdict.replays == replays
+    assert replays or verdict.problems[0].startswith("network is ")
+
+
 def test_what_is_said_of_the_final_policy_is_replayed() -> None:
     row: Any = row_of("rl-pruner")
     lies: list[dict[str, Any]] = [{"accuracy": 0.99}, {"feasible": False}, {"counts": (1,) * 6}]
@@ -103,7 +134,15 @@ def test_what_is_said_of_the_final_policy_is_replayed() -> None:
 
 
 def test_rows_of_before_replay_and_say_what_they_lack() -> None:
-    new = ("test_accuracy", "test_openings", "cost", "episodes", "violations", "origin")
+    new = (
+        "test_accuracy",
+        "test_openings",
+        "test_loads",
+        "cost",
+        "episodes",
+        "violations",
+        "origin",
+    )
     nothing: dict[str, Any] = dict.fromkeys(new)
     old = dataclasses.replace(row_of("random-search"), **nothing)
     (verdict,) = replay([old])
@@ -233,6 +272,22 @@ def test_only_what_replays_is_ranked(tmp_path: Path, capsys: Any) -> None:
     assert f"{100 * good.test_accuracy:.1f}" in page
     with pytest.raises(ValueError, match="no row replays"):
         to_markdown(list(replay([rows[3]])), "x")
+
+
+def test_searches_of_registered_agents_on_the_solved_tier_are_run_again() -> None:
+    honest, image = row_of("random-search"), row_of("random-search", "digits-resnet8")
+    other = row_of("random-search", seed=1)
+    # What replays and yet was not found by this search with this seed.
+    forged = dataclasses.replace(other, seed=2)
+    guest = dataclasses.replace(honest, agent="mymodule:search")
+    rows = [honest, other, forged, image, guest, dataclasses.replace(honest, params=1)]
+    verdicts = list(replay(rows))
+    assert [verdict.replays for verdict in verdicts] == [True] * 5 + [False]
+    told = rerun(verdicts, seeds=3)
+    assert [verdict.again for verdict in told] == [True, True, False, None, None, None]
+    assert [verdict.again for verdict in rerun(verdicts, seeds=1)][:2] == [True, None]
+    page = to_markdown(told, "x")
+    assert " 2 of 3 |" in page and page.count(" - |\n") >= 2
 
 
 # The rows of the repository, and the console script

@@ -438,6 +438,21 @@ def test_a_deeper_look_adds_the_discounted_best_of_what_follows(graph):
         assert value == pytest.approx(dynamics.worth([one.state])[0] + 0.9 * best)
 
 
+def test_each_level_of_a_deeper_look_is_discounted_once_more(graph):
+    dynamics = KnownOptimumEnv(graph, prices=(0.5, 0.3, 0.0, 0.3), limit=0.3).dynamics
+    actions = list(2.0 * np.eye(4, dtype=np.float32)[[0, 1, 3]] - 1)
+    states = [dynamics.initial()]
+    for action in actions:
+        states.append(dynamics.transition(states[-1], action).state)
+    worths = np.array(dynamics.worth(states[1:]))
+    assert (worths != 0.0).all() and not dynamics.terminal(states[2])
+    rule = Lookahead(steps=1, depth=3, discount=0.9, branches=1)
+    values, _ = look_ahead(
+        dynamics, states[:1], actions[:1], rule, iter(actions[1:]).__next__, room=3
+    )
+    assert values == pytest.approx(worths @ [1.0, 0.9, 0.81])
+
+
 def test_a_deeper_look_makes_no_more_transitions_than_there_is_room_for(graph):
     dynamics = KnownOptimumEnv(graph, limit=0.5).dynamics
     start, action = dynamics.initial(), np.zeros(4, np.float32)
