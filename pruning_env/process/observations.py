@@ -191,8 +191,9 @@ class Table:
     Args:
         graph: the dense network's channels.
         budgets: those of the states to observe.
-        scores: (C,) importance in the dense network, or (L,) how much accuracy goes with a tenth of
-            each group; states that carry a `sensitivity` are seen with that instead.
+        scores: called when they are first seen; (C,) importance in the dense network, or (L,) how
+            much accuracy goes with a tenth of each group. States that carry a `sensitivity` are
+            seen with that instead.
         floors: (L,) the fewest channels that each group can keep.
         max_steps: steps of an episode at most, or None.
         turns: whether each step is one group's.
@@ -206,7 +207,7 @@ class Table:
         self,
         graph: ChannelGraph,
         budgets: tuple[Budget, ...],
-        scores: np.ndarray,
+        scores: Callable[[], np.ndarray],
         floors: np.ndarray,
         max_steps: int | None = None,
         turns: bool = False,
@@ -242,7 +243,7 @@ class Table:
         scene = FeatureContext(
             self._graph,
             self._budgets,
-            self._scores if state.sensitivity is None else state.sensitivity,
+            self._scores() if state.sensitivity is None else state.sensitivity,
             self._floors,
             state,
             state.latest,
@@ -313,7 +314,7 @@ def make_observation(
     name: str,
     graph: ChannelGraph,
     budgets: tuple[Budget, ...],
-    scores: np.ndarray,
+    scores: Callable[[], np.ndarray],
     floors: np.ndarray,
     max_steps: int | None = None,
     turns: bool = False,

@@ -182,7 +182,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
         self._observation = FlatObservation(
             self.graph,
             budgets,
-            self.dynamics.scores,
+            self.dynamics.sensitivity.by_default,
             self.dynamics.units.floors,
             max_steps,
             self.dynamics.action.turns,

@@ -84,7 +84,7 @@ def real_over_table(**arguments):
         "flat",
         env.graph,
         env.dynamics.budgets,
-        env.dynamics.scores,
+        lambda: env.dynamics.scores,
         env.dynamics.units.floors,
         old.constraint.max_steps,
         old.action.turns,
