@@ -278,12 +278,20 @@ class PruningDynamics:
         return self.commit_many([state], [action])[0]
 
     def commit_many(
-        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+        self,
+        states: Sequence[PruningState],
+        actions: Sequence[Any] | np.ndarray,
+        slots: Sequence[int] | None = None,
     ) -> list[Transition]:
-        """`commit` for each of the states; the rest as in `transition_many`."""
-        return self._completed(
-            [(state, self._trained(after)) for state, after in self._steps(states, actions)]
-        )
+        """`commit` for each of the states; the rest as in `transition_many`.
+
+        Args:
+            states: where each step starts.
+            actions: one per state.
+            slots: what an error calls each state; None: its position.
+        """
+        steps = self._steps(states, actions, slots)
+        return self._completed([(state, self._trained(after)) for state, after in steps])
 
     def committed(self, state: PruningState, candidate: Transition) -> Transition:
         """What `commit` gives where `transition` from `state` gave `candidate`."""
@@ -302,7 +310,10 @@ class PruningDynamics:
         return self._judge.train(state)
 
     def _steps(
-        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+        self,
+        states: Sequence[PruningState],
+        actions: Sequence[Any] | np.ndarray,
+        slots: Sequence[int] | None = None,
     ) -> list[tuple[PruningState, PruningState]]:
         """(state, successor) pairs, not judged."""
         if len(states) != len(actions):
@@ -311,7 +322,9 @@ class PruningDynamics:
             )
         return [
             (state, _in_slot(slot, self._successor, state, action))
-            for slot, (state, action) in enumerate(zip(states, actions, strict=True))
+            for slot, state, action in zip(
+                range(len(states)) if slots is None else slots, states, actions, strict=True
+            )
         ]
 
     def feasible(self, state: PruningState) -> bool:
