@@ -153,6 +153,7 @@ def run_cell(cell: Cell, provenance: Provenance) -> AgentRow:
         violations=env.violations if limited else None,
         origin=origin_of(judge, cell.settings),
         image_passes=meter.image_passes,
+        ended=None if failed else search.why or None,
     )
 
 
