@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,12 @@ LINEAR = 0.02
 FAR_FROM_ZERO = 2.5 * LINEAR
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
+#: Characters of an agent's name in a figure; longer ones lose their beginning.
+_LONGEST_NAME = 26
+
+#: Rows of the panel of ends at least, so that few agents do not lie far apart.
+_FEWEST_ENDS = 5
+
 #: Enough for a drawn interval; the table has more.
 _RESAMPLES = 2000
 
@@ -48,18 +54,28 @@ def plot_agents(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
         ValueError: when no row has a result.
     """
     asked = drawable(rows)
-    looks = looks_of(asked)
+    looks, names = looks_of(asked), short_names(row.agent for row in rows)
     figure = Figure(figsize=(11.5, 5.6 * len(asked)), layout="constrained")
     panels = figure.subplots(len(asked), 2, width_ratios=(1.5, 1.0), squeeze=False)
     for (curves, ends), question in zip(panels, asked, strict=True):
-        _draw_curves(curves, question, looks)
-        _draw_ends(ends, question, looks)
+        _draw_curves(curves, question, looks, names)
+        _draw_ends(ends, question, looks, names)
     return save_figure(figure, stem)
 
 
-def wrap(title: str) -> str:
-    """A title in lines that fit above a panel."""
-    return textwrap.fill(title, 76)
+def wrap(title: str, room: int = 76) -> str:
+    """A title in lines of so many characters, which fit above a panel."""
+    return textwrap.fill(title, room)
+
+
+def short_names(agents: Iterable[str]) -> dict[str, str]:
+    """What each agent is called in a figure: its name, or the end of a long one, no two alike."""
+    names, most = set(agents), _LONGEST_NAME
+    while True:
+        short = {name: name if len(name) <= most else f"…{name[1 - most :]}" for name in names}
+        if len(set(short.values())) == len(names):
+            return short
+        most += 1
 
 
 def looks_of(asked: Sequence[Question]) -> dict[str, dict]:
@@ -87,7 +103,9 @@ def agent_looks(agents: Sequence[str], unseeded: Collection[str]) -> dict[str, d
     return looks
 
 
-def _draw_curves(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
+def _draw_curves(
+    axes: Axes, question: Question, looks: dict[str, dict], names: dict[str, str]
+) -> None:
     grid = np.unique(np.geomspace(1, max(question.longest, 2), 120).round())
     for place, (agent, rows) in enumerate(question.runs.items()):
         within = grid[grid <= rows[0].allowed]
@@ -95,7 +113,7 @@ def _draw_curves(axes: Axes, question: Question, looks: dict[str, dict]) -> None
         axes.plot(
             within,
             values.mean(axis=1),
-            label=agent,
+            label=names[agent],
             markersize=5,
             markevery=(2 * place % 15, 15),
             drawstyle="steps-post",
@@ -108,13 +126,13 @@ def _draw_curves(axes: Axes, question: Question, looks: dict[str, dict]) -> None
             )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_xlim(1, max(question.longest, 2))
+    axes.set_xlim(0.9, 1.1 * max(question.longest, 2))  # whole markers at both ends
     axes.set_xlabel("evaluations on search-val, counted by the environment")
     axes.set_ylabel(_measure(question) + " of the incumbent")
     axes.set_yscale("symlog", linthresh=LINEAR)
     tick_regrets(axes, "y")
     axes.set_title(wrap(f"{question.title}: mean, 95 % interval"), fontsize=10)
-    legend_below(axes, axes.get_legend_handles_labels()[0], columns=4)
+    legend_below(axes, axes.get_legend_handles_labels()[0], room=104)
 
 
 def _band(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
@@ -122,8 +140,10 @@ def _band(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
     return [each.low for each in intervals], [each.high for each in intervals]
 
 
-def _draw_ends(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
-    names = []
+def _draw_ends(
+    axes: Axes, question: Question, looks: dict[str, dict], names: dict[str, str]
+) -> None:
+    labels = []
     for place, (agent, rows) in enumerate(question.runs.items()):
         look = {"color": looks[agent]["color"], "marker": looks[agent]["marker"]}
         incumbents = question.regrets(agent, rows[0].allowed)
@@ -131,9 +151,10 @@ def _draw_ends(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
         final = question.final_regrets(agent)
         if final.size:
             _draw_end(axes, final, place + 0.2, look, filled=False)
-        names.append(f"{agent} ({rows[0].allowed:,})")
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
+        labels.append(f"{names[agent]} ({rows[0].allowed:,})")
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    middle, half = (len(labels) - 1) / 2, max(len(labels), _FEWEST_ENDS) / 2
+    axes.set_ylim(middle + half, middle - half)  # the first on top
     axes.set_xscale("symlog", linthresh=LINEAR)
     tick_regrets(axes, "x")
     axes.set_xlabel(_measure(question))
@@ -142,7 +163,7 @@ def _draw_ends(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
         Line2D([], [], color="black", marker="o", linestyle="", label="incumbent"),
         Line2D([], [], color="black", marker="o", linestyle="", mfc="white", label="final policy"),
     ]
-    legend_below(axes, shapes, columns=2)
+    legend_below(axes, shapes, room=60)
 
 
 def _draw_end(
@@ -162,8 +183,16 @@ def _draw_end(
     )
 
 
-def legend_below(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
-    """A legend outside the axes, because no corner is free for any number of agents."""
+def legend_below(axes: Axes, handles: Sequence[Artist], room: int) -> None:
+    """A legend outside the axes, because no corner is free for any number of agents.
+
+    Args:
+        axes: that it is of.
+        handles: what it shows.
+        room: characters that fit side by side.
+    """
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = min(4, len(handles), max(1, room // (longest + 10)))
     axes.legend(
         handles=handles,
         ncols=columns,

@@ -18,6 +18,7 @@ from benchmarks.agents.figure import (
     LINEAR,
     legend_below,
     looks_of,
+    short_names,
     tick_regrets,
     wrap,
 )
@@ -44,15 +45,15 @@ def plot_profiles(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
         ValueError: when no row has a result.
     """
     asked = drawable(rows)
-    looks = looks_of(asked)
+    looks, names = looks_of(asked), short_names(row.agent for row in rows)
     figure = Figure(figsize=(8.0, 5.0 * len(asked)), layout="constrained")
     panels = figure.subplots(len(asked), 1, squeeze=False)[:, 0]
     for axes, question in zip(panels, asked, strict=True):
-        _draw(axes, question, looks)
+        _draw(axes, question, looks, names)
     return save_figure(figure, stem)
 
 
-def _draw(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
+def _draw(axes: Axes, question: Question, looks: dict[str, dict], names: dict[str, str]) -> None:
     regrets = {
         agent: question.regrets(agent, own[0].allowed) for agent, own in question.runs.items()
     }
@@ -63,7 +64,7 @@ def _draw(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
         above = np.geomspace(LINEAR / 8, max(1.2 * every.max(), LINEAR), _THRESHOLDS)
         thresholds = np.array([0.0, *above])
     for place, (agent, values) in enumerate(regrets.items()):
-        label = f"{agent} ({question.runs[agent][0].allowed:,})"
+        label = f"{names[agent]} ({question.runs[agent][0].allowed:,})"
         look = {**looks[agent], "markevery": (8 * place % 40, 40), "markersize": 5}
         profile = performance_profile([-values], -thresholds)
         axes.plot(thresholds, profile, label=label, **look)
@@ -86,5 +87,7 @@ def _draw(axes: Axes, question: Question, looks: dict[str, dict]) -> None:
         else "error of the incumbent on search-val"
     )
     axes.set_ylabel("share of runs with less")
-    axes.set_title(wrap(f"{question.title}: all evaluations allowed, 95 % interval"), fontsize=10)
-    legend_below(axes, axes.get_legend_handles_labels()[0], columns=4)
+    axes.set_title(
+        wrap(f"{question.title}: all evaluations allowed, 95 % interval", 92), fontsize=10
+    )
+    legend_below(axes, axes.get_legend_handles_labels()[0], room=134)

@@ -85,7 +85,8 @@ def run_agents(settings: AgentsSettings, command: str, console: Console) -> tupl
                     soft_wrap=True,
                 )
     ordered = tuple(read_rows(settings.out).values())
-    write_results(ordered, settings.out.with_suffix(""))
+    table, *_ = write_results(ordered, settings.out.with_suffix(""))
+    console.print(table.read_text(), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Written beside {settings.out}: table and figures", soft_wrap=True)
     return ordered
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.agents.figure import agent_looks, legend_below
+from benchmarks.agents.figure import agent_looks, legend_below, short_names
 from benchmarks.plots import save_figure
 from pruning_agents.comparison.rows import AgentRow, settings_text
 
@@ -42,6 +42,7 @@ def plot_tradeoff(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
         tasks.setdefault((row.task, _other_settings(row)), []).append(row)
     agents = tuple(dict.fromkeys(row.agent for row in good))
     looks = agent_looks(agents, {row.agent for row in good if not row.seeded})
+    names = short_names(agents)
     figure = Figure(figsize=(11.5, 4.9 * len(tasks)), layout="constrained")
     panels = figure.subplots(len(tasks), 2, sharey="row", squeeze=False)
     for pair, ((task, settings), own) in zip(panels, tasks.items(), strict=True):
@@ -52,12 +53,12 @@ def plot_tradeoff(rows: Sequence[AgentRow], stem: Path) -> tuple[Path, Path]:
         pair[0].set_ylabel("search-val accuracy of the incumbent (%)")
         pair[0].set_title(", ".join(filter(None, (task, settings))), fontsize=10, loc="left")
         shapes = [
-            Line2D([], [], **{**looks[agent], "linestyle": ""}, mfc="none", label=agent)
+            Line2D([], [], **{**looks[agent], "linestyle": ""}, mfc="none", label=names[agent])
             for agent in dict.fromkeys(row.agent for row in found)
         ]
         shapes.append(Line2D([], [], color="black", linewidth=1.2, label="Pareto front"))
         figure.align_ylabels()
-        legend_below(pair[0], shapes, columns=4)
+        legend_below(pair[0], shapes, room=96)
     return save_figure(figure, stem)
 
 

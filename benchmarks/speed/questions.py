@@ -191,6 +191,7 @@ def vector(slots: int, settings: SpeedSettings) -> Figures:
     envs = gym.make_vec(
         "CNNPrune-v0",
         num_envs=slots,
+        autoreset_mode="SameStep",  # no step that only restarts is counted
         task=_task(network, settings),
         device=settings.device,
     )

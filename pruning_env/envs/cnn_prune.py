@@ -302,14 +302,19 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
     `gym.make_vec("CNNPrune-v0", num_envs=64)` makes a `CNNPruneVectorEnv`: N episodes that share
     network, data and cache on one device, and whose new networks are judged together. It takes the
-    arguments above and one more.
+    arguments above and some more.
 
-    | Parameter  | Type | Default | Allowed    |
-    |------------|------|---------|------------|
-    | `num_envs` | int  | `1`     | at least 1 |
+    | Parameter           | Type | Default      | Allowed                                         |
+    |---------------------|------|--------------|-------------------------------------------------|
+    | `num_envs`          | int  | `1`          | at least 1                                      |
+    | `autoreset_mode`    | str  | `'NextStep'` | `NextStep`, `SameStep`, `Disabled`              |
+    | `max_episode_steps` | int  | `None`       | at least 1; truncates as Gymnasium's `TimeLimit` |
 
-    An episode that ends restarts in the same step (`AutoresetMode.SAME_STEP`): its last observation
-    and info are in `info["final_obs"]` and `info["final_info"]`. `state(slot)`, `states()` and
+    Episodes restart as everywhere in Gymnasium: by `NextStep` in the step after their last, which
+    ignores the action, costs no evaluation and pays 0; by `SameStep` in their last, whose
+    observation and info are then in `info["final_obs"]` and `info["final_info"]`; by `Disabled` by
+    `reset(options={"reset_mask": mask})`. With episodes of one step (`max_steps=1`), `NextStep`
+    makes every second step a restart: take `SameStep` there. `state(slot)`, `states()` and
     `restore(slot, state)` reach each slot's episode; `transition_many(states, actions)` tries many
     actions, in one state or several, and moves no episode.
 

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from pruning_env.envs.cnn_prune import CNNPruneEnv
-from pruning_env.envs.slots import chosen_slots
+from pruning_env.envs.slots import SlotEpisodes, chosen_slots
 from pruning_env.process.dynamics import PruningState, Transition
 from pruning_env.process.observations import Observation, stack
 
@@ -29,13 +29,15 @@ class SlotStep:
         observation: after the step, at the end of an episode its last.
         reward: of the step.
         terminated: whether the episode ended.
+        truncated: whether it was cut short.
         info: after the step; keys as in `CNNPruneEnv`.
-        restart: observation and info of the new episode, if this one ended; else None.
+        restart: observation and info of the new episode, if one began in the same step; else None.
     """
 
     observation: Observation
     reward: float
     terminated: bool
+    truncated: bool
     info: dict[str, Any]
     restart: tuple[Observation, dict[str, Any]] | None
 
@@ -44,15 +46,19 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     """N episodes of `CNNPrune-v0` that share network, data and cache.
 
     A slot does what a single environment does, bit for bit; the N new networks of a step are judged
-    together. An episode that ends restarts in the same step (`AutoresetMode.SAME_STEP`): the
-    observation is then the new episode's, and `info["final_obs"]` and `info["final_info"]` are the
-    old one's, as everywhere in Gymnasium.
+    together. Episodes restart as in Gymnasium's own vector environments.
 
     Args:
         num_envs: N, at least 1.
+        autoreset_mode: an `AutoresetMode` or its value. `"NextStep"`: the step after an episode's
+            end restarts it, ignores the action and costs nothing. `"SameStep"`: the last step
+            restarts it; the observation is the new episode's, and `info["final_obs"]` and
+            `info["final_info"]` are the old one's. `"Disabled"`: `reset` with a mask does.
+        max_episode_steps: steps after which an episode is truncated; None: none.
         **arguments: those of `CNNPruneEnv`; see its table.
 
     Attributes:
+        autoreset_mode: the `AutoresetMode`.
         slots: the N environments, forks of one another.
         graph: the dense network's channels.
         evaluator: judges all slots' candidates.
@@ -64,13 +70,22 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium declares it without ClassVar
         **CNNPruneEnv.metadata,
-        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
-    def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = "NextStep",
+        max_episode_steps: int | None = None,
+        **arguments: Any,
+    ) -> None:
         if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
             raise ValueError(f"num_envs={num_envs!r} is not allowed; give an integer of at least 1")
         self.num_envs = num_envs
+        self.episodes = SlotEpisodes(num_envs, autoreset_mode, max_episode_steps)
+        self.autoreset_mode = self.episodes.mode
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self._populate(CNNPruneEnv(**arguments))
         first = self.slots[0]
         self.render_mode = first.render_mode
@@ -82,10 +97,10 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     def step(
         self, actions: np.ndarray
     ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Prune every slot's network by its row of `actions`.
+        """Prune every slot's network by its row of `actions`, or restart its episode.
 
         Args:
-            actions: (N, ...) one action per slot.
+            actions: (N, ...) one action per slot; those of slots that restart are ignored.
 
         Returns:
             (N, ...) observations, (N,) float64 rewards, (N,) bool terminations, (N,) bool
@@ -95,7 +110,7 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             ValueError: a bad action, named by its slot; all slots stay as they were.
             ResetNeeded: a slot has no running episode.
         """
-        steps = self.step_slots(actions)
+        steps = self._step(actions, restart=self.autoreset_mode is AutoresetMode.SAME_STEP)
         infos: dict[str, Any] = {}
         for slot, step in enumerate(steps):
             info = step.info
@@ -108,24 +123,45 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             stack([s.observation if s.restart is None else s.restart[0] for s in steps]),
             np.array([step.reward for step in steps], dtype=np.float64),
             np.array([step.terminated for step in steps], dtype=np.bool_),
-            np.zeros(self.num_envs, dtype=np.bool_),
+            np.array([step.truncated for step in steps], dtype=np.bool_),
             infos,
         )
 
     def step_slots(self, actions: Sequence[Any] | np.ndarray) -> list[SlotStep]:
-        """`step`, as one record per slot instead of arrays."""
+        """`step` as one record per slot instead of arrays.
+
+        Episodes restart in the step that ends them, whatever `autoreset_mode`.
+        """
+        return self._step(actions, restart=True)
+
+    def _step(self, actions: Sequence[Any] | np.ndarray, restart: bool) -> list[SlotStep]:
+        """`restart`: whether episodes that end in this step restart in it."""
         rows = _rows(actions)
-        states = []
+        if len(rows) != self.num_envs:
+            raise ValueError(f"actions: {len(rows)} given for {self.num_envs} slots; give one each")
+        moved = self.episodes.to_step()
+        moving = np.flatnonzero(moved).tolist()
+        transitions = self.dynamics.commit_many(
+            [self._running(slot) for slot in moving], [rows[slot] for slot in moving], moving
+        )
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        terminated[moving] = [transition.terminated for transition in transitions]
+        truncated = self.episodes.step(moved, terminated)
+        after = dict(zip(moving, transitions, strict=True))
+        steps = []
         for index, slot in enumerate(self.slots):
-            try:
-                states.append(slot.running())
-            except ResetNeeded as error:
-                raise ResetNeeded(f"slot {index}: {error}") from error
-        transitions = self.dynamics.commit_many(states, rows)
-        return [
-            _slot_step(slot, transition)
-            for slot, transition in zip(self.slots, transitions, strict=True)
-        ]
+            if index not in after:
+                observation, info = slot.reset()
+                steps.append(SlotStep(observation, 0.0, False, False, info, None))
+                continue
+            observation, reward, _, _, info = slot.advance(after[index])
+            again = None
+            if restart and self.episodes.ended[index]:
+                again = slot.reset()
+                self.episodes.begin(index)
+            ends = bool(terminated[index]), bool(truncated[index])
+            steps.append(SlotStep(observation, reward, *ends, info, again))
+        return steps
 
     def reset(
         self,
@@ -154,6 +190,7 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             else:
                 observation = slot.observe(slot.state())
             observations.append(observation)
+        self.episodes.begin(chosen)
         return stack(observations), infos
 
     def render(self) -> tuple[Any, ...] | None:
@@ -198,6 +235,7 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             ValueError: no such slot, or `state` is not one of this environment's.
         """
         self._slot(slot).restore(state)
+        self.episodes.begin(slot)
 
     def transition_many(
         self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
@@ -231,6 +269,12 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.slots = [first, *(first.fork() for _ in range(self.num_envs - 1))]
         self.graph, self.evaluator, self.dynamics = first.graph, first.evaluator, first.dynamics
 
+    def _running(self, slot: int) -> PruningState:
+        try:
+            return self.slots[slot].running()
+        except ResetNeeded as error:
+            raise ResetNeeded(f"slot {slot}: {error}") from error
+
     def _slot(self, slot: int) -> CNNPruneEnv:
         if (
             not isinstance(slot, (int, np.integer))
@@ -259,13 +303,6 @@ class CNNPruneVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
 
 _SHARED = ("graph", "evaluator", "dynamics")
-
-
-def _slot_step(slot: CNNPruneEnv, transition: Transition) -> SlotStep:
-    """Move a slot along its transition, and to a new episode if that ends the old one."""
-    observation, reward, terminated, _, info = slot.advance(transition)
-    restart = slot.reset() if terminated else None
-    return SlotStep(observation, reward, terminated, info, restart)
 
 
 def _rows(actions: Any) -> list[Any]:

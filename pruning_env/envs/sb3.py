@@ -50,6 +50,7 @@ class CNNPruneVecEnv(VecEnv):
             slot.reset(seed=seed, options=options)
             for slot, seed, options in zip(self.envs.slots, self._seeds, self._options, strict=True)
         ]
+        self.envs.episodes.begin(slice(None))
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [info for _, info in starts]
@@ -77,7 +78,7 @@ class CNNPruneVecEnv(VecEnv):
         return (
             stack([s.observation if s.restart is None else s.restart[0] for s in steps]),
             np.array([step.reward for step in steps], dtype=np.float32),
-            np.array([step.terminated for step in steps], dtype=np.bool_),
+            np.array([step.terminated or step.truncated for step in steps], dtype=np.bool_),
             [_info(step) for step in steps],
         )
 
@@ -118,7 +119,7 @@ class CNNPruneVecEnv(VecEnv):
 
 
 def _info(step: SlotStep) -> dict[str, Any]:
-    info = {**step.info, "TimeLimit.truncated": False}
+    info = {**step.info, "TimeLimit.truncated": step.truncated and not step.terminated}
     if step.restart is not None:
         info["terminal_observation"] = step.observation
     return info

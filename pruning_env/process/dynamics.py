@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pruning_env.arguments import check_count
 from pruning_env.process.constraints import make_constraint
@@ -70,8 +71,6 @@ class PruningDynamics:
         evaluator: judges keep masks on search-val.
         budgets: what must become small.
         action: the action kind.
-        scores: (C,) importance in the dense network, read-only.
-        rank: (C,) rank inside the group there, 0 = most important = last to go, read-only.
         ranking: which channels go first, in each state.
         sensitivity: measures it.
         units: the steps in which widths shrink.
@@ -126,7 +125,6 @@ class PruningDynamics:
         self.sensitivity_every = sensitivity_every
         self.recover_every = check_count("recover_every", recover_every)
         self.ranking = Ranking(graph, evaluator, importance, rank_every)
-        self.scores, self.rank = self.ranking.scores, self.ranking.rank
         self.usage_meter = UsageMeter(graph, evaluator, budgets)
         self._cutting = Cutting(
             graph,
@@ -157,6 +155,16 @@ class PruningDynamics:
             self.ranking,
             sensitivity=measured,
         )
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """(C,) importance in the dense network, read-only; see `Ranking.scores`."""
+        return self.ranking.scores
+
+    @property
+    def rank(self) -> NDArray[np.int64]:
+        """(C,) rank inside the group there, 0 = most important = last to go, read-only."""
+        return self.ranking.rank
 
     def under(self, constraint: str) -> PruningDynamics:
         """The same process by another constraint, with as many steps; all else is shared.
@@ -270,12 +278,20 @@ class PruningDynamics:
         return self.commit_many([state], [action])[0]
 
     def commit_many(
-        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+        self,
+        states: Sequence[PruningState],
+        actions: Sequence[Any] | np.ndarray,
+        slots: Sequence[int] | None = None,
     ) -> list[Transition]:
-        """`commit` for each of the states; the rest as in `transition_many`."""
-        return self._completed(
-            [(state, self._trained(after)) for state, after in self._steps(states, actions)]
-        )
+        """`commit` for each of the states; the rest as in `transition_many`.
+
+        Args:
+            states: where each step starts.
+            actions: one per state.
+            slots: what an error calls each state; None: its position.
+        """
+        steps = self._steps(states, actions, slots)
+        return self._completed([(state, self._trained(after)) for state, after in steps])
 
     def committed(self, state: PruningState, candidate: Transition) -> Transition:
         """What `commit` gives where `transition` from `state` gave `candidate`."""
@@ -294,7 +310,10 @@ class PruningDynamics:
         return self._judge.train(state)
 
     def _steps(
-        self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
+        self,
+        states: Sequence[PruningState],
+        actions: Sequence[Any] | np.ndarray,
+        slots: Sequence[int] | None = None,
     ) -> list[tuple[PruningState, PruningState]]:
         """(state, successor) pairs, not judged."""
         if len(states) != len(actions):
@@ -303,7 +322,9 @@ class PruningDynamics:
             )
         return [
             (state, _in_slot(slot, self._successor, state, action))
-            for slot, (state, action) in enumerate(zip(states, actions, strict=True))
+            for slot, state, action in zip(
+                range(len(states)) if slots is None else slots, states, actions, strict=True
+            )
         ]
 
     def feasible(self, state: PruningState) -> bool:

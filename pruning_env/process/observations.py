@@ -6,10 +6,12 @@ with its range and its function. Knows nothing of actions, rewards or the rules 
 
 from __future__ import annotations
 
+import abc
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -173,26 +175,15 @@ Observation = Any
 """A float32 array, or for some kinds a dict of them; which one, the space says."""
 
 
-class ObservationKind(Protocol):
-    """What the environment needs from an observation."""
-
-    names: tuple[str, ...]
-
-    def space(self) -> spaces.Space[Any]:
-        """A fresh Gymnasium space of the observations."""
-
-    def observe(self, state: PruningState) -> Observation:
-        """A fresh observation of a state that is judged, or knows the last metrics before it."""
-
-
-class Table:
-    """The features of states of one network, as two arrays; what the observation kinds share.
+class ObservationKind(abc.ABC):
+    """The features of states of one network; kinds differ in how the numbers are arranged.
 
     Args:
         graph: the dense network's channels.
         budgets: those of the states to observe.
-        scores: (C,) importance in the dense network, or (L,) how much accuracy goes with a tenth of
-            each group; states that carry a `sensitivity` are seen with that instead.
+        scores: called when they are first seen; (C,) importance in the dense network, or (L,) how
+            much accuracy goes with a tenth of each group. States that carry a `sensitivity` are
+            seen with that instead.
         floors: (L,) the fewest channels that each group can keep.
         max_steps: steps of an episode at most, or None.
         turns: whether each step is one group's.
@@ -206,7 +197,7 @@ class Table:
         self,
         graph: ChannelGraph,
         budgets: tuple[Budget, ...],
-        scores: np.ndarray,
+        scores: Callable[[], np.ndarray],
         floors: np.ndarray,
         max_steps: int | None = None,
         turns: bool = False,
@@ -233,8 +224,17 @@ class Table:
             for bound in ([f.low for f, _ in tail], [f.high for f, _ in tail])
         )
 
-    def table(self, state: PruningState) -> tuple[np.ndarray, np.ndarray]:
-        """(L, F) float32 group features and (G,) float32 globals, within their bounds.
+    @functools.cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) float32 lowest and highest values of `numbers`."""
+        low, high = (
+            np.concatenate([groups.ravel(), tail])
+            for groups, tail in zip(self._group_bounds, self._global_bounds, strict=True)
+        )
+        return low, high
+
+    def numbers(self, state: PruningState) -> np.ndarray:
+        """(n,) fresh float32 group features row by row, then the globals, within their bounds.
 
         Raises:
             ValueError: the state is not judged and knows no metrics.
@@ -242,7 +242,7 @@ class Table:
         scene = FeatureContext(
             self._graph,
             self._budgets,
-            self._scores if state.sensitivity is None else state.sensitivity,
+            self._scores() if state.sensitivity is None else state.sensitivity,
             self._floors,
             state,
             state.latest,
@@ -251,10 +251,19 @@ class Table:
         groups = np.stack([f.compute(scene) for f in self._columns], axis=1)
         tail = np.concatenate([f.compute(scene) for f in self._globals])
         # Clipped: sums that are 1 up to rounding, and measured budgets above the dense network's.
-        return (
-            np.clip(groups.astype(np.float32), *self._group_bounds),
-            np.clip(tail.astype(np.float32), *self._global_bounds),
-        )
+        return np.clip(np.concatenate([groups.ravel(), tail]).astype(np.float32), *self.bounds)
+
+    def observe(self, state: PruningState) -> Observation:
+        """A fresh observation inside the space; see `numbers`."""
+        return self.arranged(self.numbers(state))
+
+    @abc.abstractmethod
+    def space(self) -> spaces.Space[Any]:
+        """A fresh Gymnasium space of the observations."""
+
+    @abc.abstractmethod
+    def arranged(self, numbers: np.ndarray) -> Observation:
+        """The observation that (..., n) `numbers` are."""
 
     def _global_names(self, feature: Feature) -> list[str]:
         if feature.name == "over_budget":
@@ -262,40 +271,34 @@ class Table:
         return [feature.name]
 
 
-class FlatObservation(Table):
+class FlatObservation(ObservationKind):
     """`observation="flat"`: the (L, F) table of group features row by row, then the globals."""
 
     def space(self) -> spaces.Box:
         """A flat float32 `Box`, bounded on both sides."""
-        low, high = (
-            np.concatenate([groups.ravel(), tail])
-            for groups, tail in zip(self._group_bounds, self._global_bounds, strict=True)
-        )
-        return spaces.Box(low, high, dtype=np.float32)
+        return spaces.Box(*self.bounds, dtype=np.float32)
 
-    def observe(self, state: PruningState) -> np.ndarray:
-        """A fresh float32 vector inside the space; see `Table.table`."""
-        groups, tail = self.table(state)
-        return np.concatenate([groups.ravel(), tail])
+    def arranged(self, numbers: np.ndarray) -> np.ndarray:
+        """The numbers as they are."""
+        return numbers
 
 
-class DictObservation(Table):
+class DictObservation(ObservationKind):
     """`observation="dict"`: the same numbers, the group features as a matrix beside the globals."""
 
     def space(self) -> spaces.Dict:
         """`groups` (L, F) and `globals` (G,), float32, bounded on both sides."""
-        parts = {"groups": self._group_bounds, "globals": self._global_bounds}
+        low, high = (self.arranged(bound) for bound in self.bounds)
         return spaces.Dict(
-            {
-                name: spaces.Box(low.copy(), high.copy(), dtype=np.float32)
-                for name, (low, high) in parts.items()
-            }
+            {name: spaces.Box(low[name], high[name], dtype=np.float32) for name in low}
         )
 
-    def observe(self, state: PruningState) -> dict[str, np.ndarray]:
-        """Fresh float32 arrays inside the space; see `Table.table`."""
-        groups, tail = self.table(state)
-        return {"groups": groups, "globals": tail}
+    def arranged(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Two arrays of their own, (..., L, F) and (..., G)."""
+        shape = self._group_bounds[0].shape
+        size = shape[0] * shape[1]
+        groups = numbers[..., :size].reshape(*numbers.shape[:-1], *shape)
+        return {"groups": groups.copy(), "globals": numbers[..., size:].copy()}
 
 
 _OBSERVATIONS: dict[str, Callable[..., ObservationKind]] = {
@@ -313,12 +316,12 @@ def make_observation(
     name: str,
     graph: ChannelGraph,
     budgets: tuple[Budget, ...],
-    scores: np.ndarray,
+    scores: Callable[[], np.ndarray],
     floors: np.ndarray,
     max_steps: int | None = None,
     turns: bool = False,
 ) -> ObservationKind:
-    """The observation kind `name` for states of `graph`; the rest as in `Table`."""
+    """The observation kind `name` for states of `graph`; the rest as in `ObservationKind`."""
     check_choice("observation", name, _OBSERVATIONS)
     return _OBSERVATIONS[name](graph, budgets, scores, floors, max_steps, turns)
 

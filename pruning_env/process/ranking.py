@@ -5,7 +5,8 @@ Knows nothing of how many go, of accuracy or of episodes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,11 @@ class Ranking:
         every: n: channels are ranked anew in states whose step n divides, by the importance of the
             state's own network; None: as in the dense network, everywhere.
 
+    The dense network is looked at when its scores are first needed, not at construction: most
+    importances need gradients, and a process that has computed one cannot be forked into processes
+    that do. Vectorized environments make one environment to ask for its spaces, then fork.
+
     Attributes:
-        scores: (C,) importance in the dense network, read-only.
-        rank: (C,) rank inside the group in the dense network, 0 = last to go, read-only.
         every: as given.
 
     Raises:
@@ -52,11 +55,22 @@ class Ranking:
                 f"{graph.normalised[0].module!r} takes statistics over channels that can be "
                 "removed; give importance='taylor', or rank_every=None"
             )
+
+    @functools.cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """(C,) importance in the dense network, read-only.
+
+        Raises:
+            ValueError: the importance does not apply to this network, or is not finite.
+        """
         # A fixed stream: the ranking belongs to the environment, not to an episode's seed.
-        self.scores = np.array(evaluator.scores(importance, rng=np.random.default_rng(0)))
-        self.rank = np.array(graph.rank(self.scores))
-        for array in (self.scores, self.rank):
-            array.setflags(write=False)
+        rng = np.random.default_rng(0)
+        return _read_only(self._evaluator.scores(self._importance, rng=rng))
+
+    @functools.cached_property
+    def rank(self) -> NDArray[np.int64]:
+        """(C,) rank inside the group in the dense network, 0 = last to go, read-only."""
+        return _read_only(self._graph.rank(self.scores))
 
     def due(self, step: int) -> bool:
         """Whether channels are ranked anew in states after `step` steps; never at the start."""
@@ -76,3 +90,9 @@ class Ranking:
         if scores is None:
             return self.rank
         return self._graph.rank(np.where(state.keep, scores, scores.min() - 1.0))
+
+
+def _read_only(values: NDArray[Any]) -> NDArray[Any]:
+    copy = np.array(values)
+    copy.setflags(write=False)
+    return copy

@@ -65,7 +65,6 @@ class SensitivityMeter:
         """How many numbers a measurement gives: C, or by "probe" L."""
         return len(self._graph.groups) if self._probes else self._graph.num_channels
 
-    @functools.cached_property
     def by_default(self) -> NDArray[np.float64]:
         """What is seen where states carry nothing: the dense network's, by the ranking's kind."""
         return self.of_dense if self._probes else self._ranking.scores

@@ -19,7 +19,7 @@ from pruning_env.graph.selection import Groups, check_groups, chosen_groups
 from pruning_env.process.actions import make_action
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.dynamics import PruningDynamics
-from pruning_env.process.observations import FlatObservation
+from pruning_env.process.observations import Observation, make_observation, observation_names
 from pruning_env.process.rewards import get_reward
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.tabular.solution import Record, Regret, Solution
@@ -55,6 +55,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     ## Observation Space
 
     `Box` of float32, `(65 + number of budgets,)`, as in `CNNPrune-v0`; one more with `max_steps`.
+    With `observation="dict"` a `Dict` of `groups` `(6, 10)` and `globals`, as there.
 
     ## Rewards
 
@@ -86,7 +87,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | `reward`            | str   | `"accuracy_change"` | as in `CNNPrune-v0`                   |
     | `reward_arguments`  | dict  | `None`              | as in `CNNPrune-v0`                   |
     | `reward_scale`      | float | `1.0`               | above 0                               |
-    | `observation`       | str   | `"flat"`            | `flat`                                |
+    | `observation`       | str   | `"flat"`            | `flat`, `dict`                        |
     | `rank_every`        | int   | `None`              | `None`: the ranking is the table's    |
     | `sensitivity_every` | int   | `None`              | `None`: the table holds no gradients  |
     | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
@@ -111,7 +112,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     ## Vectorized environment
 
     `gym.make_vec("CNNPruneTabular-v0", num_envs=1024)` steps N episodes in one array operation; its
-    infos and `AutoresetMode.SAME_STEP` are those of `CNNPrune-v0`'s vector environment.
+    infos, `autoreset_mode` and `max_episode_steps` are those of `CNNPrune-v0`'s vector environment.
 
     ## Version History
 
@@ -143,7 +144,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             check_choice("budget key", known.name, BUDGETS)
         check_choice("action", action, ACTIONS)
         check_groups(groups)
-        check_choice("observation", observation, ("flat",))
+        check_choice("observation", observation, observation_names())
         reward_function = get_reward(reward, reward_arguments)
         if sensitivity_every is not None:
             raise ValueError(
@@ -179,10 +180,11 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             constraint=constraint,
             max_steps=max_steps,
         )
-        self._observation = FlatObservation(
+        self._observation = make_observation(
+            observation,
             self.graph,
             budgets,
-            self.dynamics.scores,
+            self.dynamics.sensitivity.by_default,
             self.dynamics.units.floors,
             max_steps,
             self.dynamics.action.turns,
@@ -213,7 +215,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
             "render_mode": render_mode,
         }
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Prune by one action; see the class for what comes back.
 
         Raises:
@@ -240,7 +242,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start from the dense network, or from `options={"state": state}`.
 
         Raises:
@@ -300,7 +302,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
 
     def advance(
         self, transition: Transition
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Make a step whose outcome is known already; see `CNNPruneEnv.advance`."""
         self._places += (self.process.place(transition.state),)
         self._show()

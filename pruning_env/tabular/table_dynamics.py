@@ -20,7 +20,7 @@ from pruning_env.process.actions import ActionKind, split_by_turns
 from pruning_env.process.constraints import StepPath
 from pruning_env.process.dynamics import PruningDynamics
 from pruning_env.process.filters import filters_at
-from pruning_env.process.observations import FlatObservation
+from pruning_env.process.observations import Observation, ObservationKind
 from pruning_env.process.state import PruningState
 from pruning_env.tabular.table_evaluator import TableEvaluator
 
@@ -121,7 +121,7 @@ class TabularProcess:
         exhausted: (M,) bool, whether every group is at its floor.
     """
 
-    def __init__(self, dynamics: PruningDynamics, observation: FlatObservation) -> None:
+    def __init__(self, dynamics: PruningDynamics, observation: ObservationKind) -> None:
         evaluator = dynamics.evaluator
         assert isinstance(evaluator, TableEvaluator)
         self.dynamics = dynamics
@@ -288,8 +288,16 @@ class TabularProcess:
             self._channels[before.index] - self._channels[index],
         )
 
-    def observe(self, place: Place) -> np.ndarray:
-        """(..., n) a fresh float32 observation of `place`."""
+    def observe(self, place: Place) -> Observation:
+        """A fresh observation of `place`, of (..., n) arrays."""
+        return self.arranged(self.numbers(place))
+
+    def arranged(self, numbers: np.ndarray) -> Observation:
+        """The observation that `numbers` are."""
+        return self._observation.arranged(numbers)
+
+    def numbers(self, place: Place) -> np.ndarray:
+        """(..., n) fresh float32 numbers that are seen at `place`."""
         seen = self._seen.take(place.index, axis=0)
         seen[..., self._where["last_action"]] = place.last_action
         if self._constraint.max_steps is not None:
@@ -339,7 +347,7 @@ class TabularProcess:
     def _seen(self) -> np.ndarray:
         """(M, n) float32: the observation of every configuration, before any action."""
         graph, table = self.dynamics.graph, self.evaluator.table
-        first = self._observation.observe(self.dynamics.initial())
+        first = self._observation.numbers(self.dynamics.initial())
         seen = np.repeat(first[None], table.size, axis=0)  # what never changes is right
         sizes, floors = graph.sizes, self.dynamics.units.floors
         columns = {
@@ -361,11 +369,11 @@ class TabularProcess:
                 axis=1,
             ),
         }
-        space = self._observation.space()
+        low, high = self._observation.bounds
         for feature, values in columns.items():
             where = self._where[feature]
             values = values.astype(np.float32)
-            seen[:, where] = np.clip(values, space.low[where], space.high[where])
+            seen[:, where] = np.clip(values, low[where], high[where])
         return seen
 
     def _sensitivity(self) -> np.ndarray:

@@ -6,38 +6,43 @@ step does is in process.py.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from pruning_env.envs.slots import chosen_slots
-from pruning_env.evaluation.evaluator import Metrics
+from pruning_env.arguments import check_choice
+from pruning_env.envs.rendering import render_ansi, render_rgb
+from pruning_env.envs.slots import SlotEpisodes, chosen_slots
 from pruning_env.process.actions import BoxAction
-from pruning_env.process.rewards import UNMET, Outcome, unmet_budgets
+from pruning_env.process.observations import Observation
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.tabular.env import CNNPruneTabularEnv
+from pruning_env.tabular.slot_places import put, repeated, row, taken
+from pruning_env.tabular.slot_rewards import SlotRewards
 from pruning_env.tabular.table_dynamics import Place
 
 __all__ = ["CNNPruneTabularVectorEnv"]
 
 
-class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class CNNPruneTabularVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     """N episodes of `CNNPruneTabular-v0` that share one table.
 
-    An episode that ends restarts in the same step (`AutoresetMode.SAME_STEP`); observations and
-    infos are those of `CNNPruneVectorEnv`. Rewards that are arithmetic on an `Outcome` are computed
-    for all slots at once, others (`amc`, `final`) slot by slot.
+    Observations, infos and restarts are those of `CNNPruneVectorEnv`. Rewards that are arithmetic
+    on an `Outcome` are computed for all slots at once, others (`amc`, `final`) slot by slot.
 
     Args:
         num_envs: N, at least 1.
-        **arguments: those of `CNNPruneTabularEnv`, `render_mode` excepted.
+        autoreset_mode: as of `CNNPruneVectorEnv`.
+        max_episode_steps: as of `CNNPruneVectorEnv`.
+        **arguments: those of `CNNPruneTabularEnv`; there are no windows, so no mode `human`.
 
     Attributes:
+        autoreset_mode: the `AutoresetMode`.
         single: one environment, whose table and dynamics all slots share; its episode is not used.
         graph: the dense network's channels.
         evaluator: counts the evaluations of all slots.
@@ -48,20 +53,27 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  Gymnasium declares it without ClassVar
-        "render_modes": [],
-        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": CNNPruneTabularEnv.metadata["render_fps"],
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
-    def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = "NextStep",
+        max_episode_steps: int | None = None,
+        **arguments: Any,
+    ) -> None:
         if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
             raise ValueError(f"num_envs={num_envs!r} is not allowed; give an integer of at least 1")
-        if arguments.get("render_mode") is not None:
-            raise ValueError(
-                f"render_mode={arguments['render_mode']!r} is not allowed for many slots; "
-                "draw a slot's state with a single environment's restore(state) and render()"
-            )
+        self.render_mode = arguments.get("render_mode")
+        if self.render_mode is not None:
+            check_choice("render_mode", self.render_mode, self.metadata["render_modes"])
         self.num_envs = num_envs
-        self.render_mode = None
+        self.episodes = SlotEpisodes(num_envs, autoreset_mode, max_episode_steps)
+        self.autoreset_mode = self.episodes.mode
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.single = single = CNNPruneTabularEnv(**arguments)
         self.graph, self.evaluator, self.dynamics = single.graph, single.evaluator, single.dynamics
         self.table, self.solution = single.table, single.solution
@@ -69,63 +81,86 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_observation_space = single.observation_space
         self.action_space = batch_space(single.action_space, num_envs)
         self.observation_space = batch_space(single.observation_space, num_envs)
-        self._arguments = arguments
+        self._arguments = {
+            **arguments,
+            "autoreset_mode": self.autoreset_mode,
+            "max_episode_steps": max_episode_steps,
+        }
         assert isinstance(self.dynamics.action, BoxAction)  # no other is allowed here
         self._action = self.dynamics.action
         self._process = single.process
         self._start = self._process.dense()
-        self._no_terms = dict(self.dynamics.no_reward_terms(self._start.state()))
-        self._reward = _SlotRewards(single)
+        self._reward = SlotRewards(single)
         self._now: Place | None = None
+        #: Of each slot's episode, oldest first; kept where pictures are wanted.
+        self._histories: list[list[PruningState]] = [[] for _ in range(num_envs)]
 
     def step(
         self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Prune every slot's network by its row of `actions`; see `CNNPruneVectorEnv.step`.
 
         Raises:
             ValueError: a bad action, named by its slot; all slots stay as they were.
             ResetNeeded: a slot has no running episode.
         """
-        now = self._running()
-        parsed = self._action.parse_many(actions, now.step)
+        moved = self.episodes.to_step()
+        moving = slice(None) if moved.all() else np.flatnonzero(moved)
+        now = self._running(moved)
+        before = taken(now, moving)
+        parsed = self._action.parse_many(_without(actions, ~moved), now.step)
         if len(parsed) != self.num_envs:
             raise ValueError(
                 f"actions: {len(parsed)} given for {self.num_envs} states; give one each"
             )
         process = self._process
-        after = process.follow_many(now, parsed)
-        terminated = process.over(after.index, after.step)
-        rewards, terms = self._reward(now, after, terminated)
-        ended = np.flatnonzero(terminated)
+        reached = process.follow_many(before, parsed[moving])
+        over = process.over(reached.index, reached.step)
+        paid, paid_terms = self._reward(before, reached, over)
+
+        def spread(values: np.ndarray) -> np.ndarray:
+            """(N,) of the values of the slots that moved; 0 for the others, which restart."""
+            spread = np.zeros(self.num_envs, values.dtype)
+            spread[moving] = values
+            return spread
+
+        terminated, rewards = spread(over), spread(paid)
+        terms = {name: spread(term) for name, term in paid_terms.items()}
+        after = put(put(now, ~moved, self._start), moving, reached)
+        truncated = self.episodes.step(moved, terminated)
         cost = np.zeros(self.num_envs)
+        ended = np.flatnonzero(terminated)
         cost[ended] = [process.cost(place) for place in after.index[ended].tolist()]
-        observations = process.observe(after)
-        every = np.ones(self.num_envs, dtype=np.bool_)
+        numbers = process.numbers(after)
         infos: dict[str, Any] = {}
         info = process.info(after, cost, terms)
-        if ended.size:
+        begun = ~moved
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and self.episodes.ended.any():
+            begun = self.episodes.ended.copy()
+            ended = np.flatnonzero(begun)
             infos["final_obs"] = np.full(self.num_envs, None, dtype=object)
-            for slot, last in zip(ended, observations[ended], strict=True):
-                infos["final_obs"][slot] = last
-            infos["_final_obs"] = terminated.copy()
-            infos["final_info"] = _batched(info, terminated)
-            infos["_final_info"] = terminated.copy()
-            after = _put(after, ended, self._start)
-            observations[ended] = process.observe(self._start)
+            for slot, last in zip(ended, numbers[ended], strict=True):
+                infos["final_obs"][slot] = process.arranged(last)
+            infos["_final_obs"] = begun.copy()
+            infos["final_info"] = _batched(info, begun)
+            infos["_final_info"] = begun.copy()
+            after = put(after, ended, self._start)
+            numbers[ended] = process.numbers(self._start)
             for column in (cost, *terms.values()):
                 column[ended] = 0.0
             info = process.info(after, cost, terms)
-        infos |= _batched(info, every)
+            self.episodes.begin(ended)
+        infos |= _batched(info, np.ones(self.num_envs, dtype=np.bool_))
         self._now = after
-        return observations, rewards, terminated, np.zeros(self.num_envs, np.bool_), infos
+        self._remember(np.ones_like(begun), begun)
+        return process.arranged(numbers), rewards, terminated, truncated, infos
 
     def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start all slots' episodes anew.
 
         Args:
@@ -146,11 +181,29 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 )
             start = self._process.place(self.dynamics.check(options["state"]))
         super().reset(seed=first)
-        self._now = _put(self._now or _repeat(start, self.num_envs), np.flatnonzero(chosen), start)
+        self._now = put(self._now or repeated(start, self.num_envs), np.flatnonzero(chosen), start)
+        self.episodes.begin(chosen)
+        self._remember(chosen, chosen)
         zeros = np.zeros(self.num_envs)
-        terms = {name: zeros.copy() for name in self._no_terms}
+        terms = self._reward.nothing(self.num_envs)
         infos = _batched(self._process.info(self._now, zeros, terms), chosen)
         return self._process.observe(self._now), infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """One frame per slot, as `CNNPruneEnv.render` draws it; None without a render mode.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        self._started()
+        if self.render_mode is None:
+            gym.logger.warn(
+                "render() does nothing without a render mode; "
+                f"make the environment with render_mode= one of {self.metadata['render_modes']}"
+            )
+            return None
+        draw = render_ansi if self.render_mode == "ansi" else render_rgb
+        return tuple(draw(self.graph, self.dynamics.budgets, each) for each in self._histories)
 
     def state(self, slot: int) -> PruningState:
         """Where a slot's episode is.
@@ -159,7 +212,7 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ValueError: no such slot.
             ResetNeeded: before the first reset.
         """
-        return _row(self._started(), self._slot(slot)).state()
+        return row(self._started(), self._slot(slot)).state()
 
     def states(self) -> tuple[PruningState, ...]:
         """Where all slots' episodes are."""
@@ -173,7 +226,10 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ResetNeeded: before the first reset.
         """
         place = self._process.place(self.dynamics.check(state))
-        self._now = _put(self._started(), np.array([self._slot(slot)]), place)
+        chosen = np.arange(self.num_envs) == self._slot(slot)
+        self._now = put(self._started(), chosen, place)
+        self.episodes.begin(chosen)
+        self._remember(chosen, chosen)
 
     def transition_many(
         self, states: Sequence[PruningState], actions: Sequence[Any] | np.ndarray
@@ -193,6 +249,8 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             "arguments": self._arguments,
             "states": states,
             "ledger": self.evaluator.ledger,
+            "episodes": self.episodes,
+            "histories": self._histories,
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
@@ -203,15 +261,25 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.reset()
             for slot, state in enumerate(saved["states"]):
                 self.restore(slot, state)
+        self.episodes, self._histories = saved["episodes"], saved["histories"]
 
     def _started(self) -> Place:
         if self._now is None:
             raise ResetNeeded("there is no episode yet; call reset() first")
         return self._now
 
-    def _running(self) -> Place:
+    def _remember(self, chosen: np.ndarray, begun: np.ndarray) -> None:
+        """Keep the states of the `chosen` slots; of those `begun`, as an episode's first."""
+        if self.render_mode is None:
+            return
+        for slot in np.flatnonzero(chosen).tolist():
+            past = [] if begun[slot] else self._histories[slot]
+            self._histories[slot] = [*past, self.state(slot)]
+
+    def _running(self, moved: np.ndarray) -> Place:
+        """Where the slots are, if all that are to be `moved` can be."""
         now = self._started()
-        over = np.flatnonzero(self._process.over(now.index, now.step) & (now.step > 0))
+        over = np.flatnonzero(moved & self._process.over(now.index, now.step) & (now.step > 0))
         if over.size:
             raise ResetNeeded(f"slot {over[0]}: the episode is over; call reset() before step()")
         return now
@@ -250,86 +318,6 @@ class CNNPruneTabularVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return mask, others
 
 
-class _SlotRewards:
-    """Rewards and their terms of N slots.
-
-    In arrays where the reward function is arithmetic, else one by one as the dynamics does it.
-    """
-
-    def __init__(self, single: CNNPruneTabularEnv) -> None:
-        self._dynamics = single.dynamics
-        self._dense = (single.table.params.item(-1), single.table.macs.item(-1))
-        self._arithmetic = False
-        process = single.process
-        start = _repeat(process.dense(), 3)
-        # Different places: a function that branches on a number fails or gives other numbers.
-        after = dataclasses.replace(
-            start,
-            index=np.array([0, len(process.counts) // 2, len(process.counts) - 1]),
-            latest=Metrics(np.array([0.1, 0.5, 0.9]), np.array([2.5, 1.0, 0.1])),  # type: ignore[arg-type]
-        )
-        ended = np.array([True, False, False])
-        try:
-            rewards, _ = self._together(start, after, ended)
-        except (TypeError, ValueError, AttributeError, ArithmeticError):
-            return
-        self._arithmetic = bool(np.array_equal(rewards, self._one_by_one(start, after, ended)[0]))
-
-    def __call__(
-        self, before: Place, after: Place, terminated: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(N,) rewards, and (N,) of each term."""
-        if self._arithmetic:
-            return self._together(before, after, terminated)
-        return self._one_by_one(before, after, terminated)
-
-    def _together(
-        self, before: Place, after: Place, terminated: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        params, macs = self._dense
-        outcome = Outcome(
-            before=before.latest,
-            after=after.latest,
-            dense=self._dynamics.evaluator.dense,
-            state=after,  # type: ignore[arg-type]
-            previous=before,  # type: ignore[arg-type]
-            dense_params=params,
-            dense_macs=macs,
-            terminated=terminated,  # type: ignore[arg-type]
-        )
-        earned = dict(self._dynamics.reward(outcome))
-        if self._dynamics.constraint.binding:
-            excess = after.process.excess[after.index]
-            earned[UNMET] = unmet_budgets(self._dynamics.unmet, terminated, excess)
-        terms = {
-            name: self._dynamics.reward_scale * np.asarray(value, dtype=np.float64)
-            for name, value in earned.items()
-        }
-        if not all(term.shape == terminated.shape for term in terms.values()):
-            raise ValueError("a term is not one number per slot")
-        if not all(np.isfinite(term).all() for term in terms.values()):
-            return self._one_by_one(before, after, terminated)  # which says what is wrong
-        return self._summed(terms, len(terminated)), terms
-
-    def _one_by_one(
-        self, before: Place, after: Place, terminated: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        rows = [
-            self._dynamics.reward_terms(_row(before, slot), _row(after, slot), bool(ended))  # type: ignore[arg-type]
-            for slot, ended in enumerate(terminated)
-        ]
-        terms = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        return self._summed(terms, len(rows)), terms
-
-    def _summed(self, terms: dict[str, np.ndarray], slots: int) -> np.ndarray:
-        """(N,) sums of the terms, rounded as Python's `sum` does (which is not as `+` does)."""
-        columns = list(terms.values())
-        if len(columns) == 1:
-            return columns[0] + 0.0
-        lists = [column.tolist() for column in columns]
-        return np.array([float(sum(row)) for row in zip(*lists, strict=True)] or np.zeros(slots))
-
-
 def _batched(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     """`info` of (N,) arrays as Gymnasium's: 0 where `mask` is False, and the mask beside each."""
     batched: dict[str, Any] = {}
@@ -343,54 +331,10 @@ def _batched(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     return batched
 
 
-def _repeat(place: Place, slots: int) -> Place:
-    """N times the place of one episode."""
-    return Place(
-        place.process,
-        np.full(slots, place.index),
-        np.full(slots, place.step),
-        Metrics(np.full(slots, place.latest.accuracy), np.full(slots, place.latest.loss)),  # type: ignore[arg-type]
-        np.full(slots, place.judged),
-        np.tile(place.last_action, (slots, 1)),
-        np.full(slots, place.requested),
-        np.full(slots, place.removed),
-    )
-
-
-def _put(places: Place, slots: np.ndarray, place: Place) -> Place:
-    """`places` with some slots at the place of one episode."""
-
-    def put(column: Any, value: Any) -> Any:
-        column = column.copy()
-        column[slots] = value
-        return column
-
-    metrics = Metrics(
-        put(places.latest.accuracy, place.latest.accuracy),
-        put(places.latest.loss, place.latest.loss),
-    )
-    return Place(
-        places.process,
-        put(places.index, place.index),
-        put(places.step, place.step),
-        metrics,
-        put(places.judged, place.judged),
-        put(places.last_action, place.last_action),
-        put(places.requested, place.requested),
-        put(places.removed, place.removed),
-    )
-
-
-def _row(places: Place, slot: int) -> Place:
-    """One slot's place, as of one episode."""
-    metrics = places.latest
-    return Place(
-        places.process,
-        int(places.index[slot]),
-        int(places.step[slot]),
-        Metrics(metrics.accuracy.item(slot), metrics.loss.item(slot)),  # type: ignore[attr-defined]
-        bool(places.judged[slot]),
-        places.last_action[slot],
-        int(places.requested[slot]),
-        int(places.removed[slot]),
-    )
+def _without(actions: Any, ignored: np.ndarray) -> Any:
+    """The actions, with zeros where they are ignored and may be anything."""
+    if not ignored.any() or not isinstance(actions, np.ndarray) or len(actions) != len(ignored):
+        return actions
+    actions = actions.copy()
+    actions[ignored] = 0
+    return actions

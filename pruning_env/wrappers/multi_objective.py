@@ -25,8 +25,10 @@ class MultiObjectiveReward(
     in [0, 1], and parameters and MACs / dense, negated because less is better. Whatever scalar
     reward the environment was made with is left out; with `reward="final"`, an episode costs one
     evaluation at most. MO-Gymnasium's convention: `reward_space` bounds the vector and its shape is
-    the number of objectives. With `constraint="cost"` an episode's end is the agent's choice of a
-    trade-off; with the others it ends at a budget.
+    the number of objectives; `env.unwrapped` gets both attributes too, since that is where
+    MO-Gymnasium's wrappers look (`LinearReward(MultiObjectiveReward(env))`). With
+    `constraint="cost"` an episode's end is the agent's choice of a trade-off; with the others it
+    ends at a budget.
 
     Args:
         env: `CNNPrune-v0` or `CNNPruneTabular-v0`, wrapped or not.
@@ -43,6 +45,8 @@ class MultiObjectiveReward(
         low, high = bounds.astype(np.float32).T
         self.reward_space = spaces.Box(low, high, dtype=np.float32)
         self.reward_dim = len(_OBJECTIVES)
+        inner: Any = self.unwrapped
+        inner.reward_space, inner.reward_dim = self.reward_space, self.reward_dim
 
     def step(  # type: ignore[override]  # a vector for a number is what it is for
         self, action: Any

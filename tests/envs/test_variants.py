@@ -58,7 +58,9 @@ def same(first, second):
 @pytest.fixture(scope="module")
 def vectorised():
     """Two slots of every variant; the only environments that are built, others are forks."""
-    return {name: CNNPruneVectorEnv(2, **arguments) for name, arguments in VARIANTS.items()}
+    return {
+        name: CNNPruneVectorEnv(2, "SameStep", **arguments) for name, arguments in VARIANTS.items()
+    }
 
 
 @pytest.fixture
@@ -212,7 +214,7 @@ def test_a_lazy_reward_evaluates_once_per_episode_and_nothing_before(lazy):
 
 
 def test_slots_with_a_lazy_reward_spend_one_evaluation_per_episode():
-    envs = CNNPruneVectorEnv(3, reward="final", channels_per_step=0.2)
+    envs = CNNPruneVectorEnv(3, "SameStep", reward="final", channels_per_step=0.2)
     envs.reset(seed=0)
     envs.action_space.seed(0)
     ended = sum(int(envs.step(envs.action_space.sample())[2].sum()) for _ in range(12))

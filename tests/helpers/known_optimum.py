@@ -97,7 +97,7 @@ class KnownOptimumEnv(gym.Env):
             "flat",
             graph,
             self.dynamics.budgets,
-            self.dynamics.scores,
+            self.dynamics.sensitivity.by_default,
             self.dynamics.units.floors,
         )
         self.observation_space = self._observe.space()

@@ -22,7 +22,7 @@ EVALUATOR = small_evaluator()
 BUDGET = {"params": 0.3, "macs": 0.6}
 DYNAMICS = small_dynamics(EVALUATOR, BUDGET, channels_per_step=0.2)
 FLAT = FlatObservation(
-    EVALUATOR.graph, parse_budget(BUDGET), DYNAMICS.scores, DYNAMICS.units.floors
+    EVALUATOR.graph, parse_budget(BUDGET), lambda: DYNAMICS.scores, DYNAMICS.units.floors
 )
 GROUPS, COLUMNS = len(EVALUATOR.graph.groups), len(GROUP_FEATURES)
 
@@ -122,7 +122,7 @@ def test_a_measured_budget_far_above_the_dense_network_is_clipped(monkeypatch):
     register_budget("worse", lambda model: 1e6 / sum(p.numel() for p in model.parameters()) ** 4)
     dynamics = small_dynamics(EVALUATOR, {"worse": 0.5}, channels_per_step=0.5)
     flat = FlatObservation(
-        EVALUATOR.graph, dynamics.budgets, dynamics.scores, dynamics.units.floors
+        EVALUATOR.graph, dynamics.budgets, lambda: dynamics.scores, dynamics.units.floors
     )
     state = dynamics.transition(dynamics.initial(), np.zeros(GROUPS)).state
     assert state.usage[0] > 2
@@ -149,5 +149,9 @@ def test_a_state_that_is_not_judged_has_no_observation(state):
 def test_an_unknown_observation_kind_is_refused_by_name():
     with pytest.raises(ValueError, match=r"observation='table'.*dict, flat"):
         make_observation(
-            "table", EVALUATOR.graph, DYNAMICS.budgets, DYNAMICS.scores, DYNAMICS.units.floors
+            "table",
+            EVALUATOR.graph,
+            DYNAMICS.budgets,
+            lambda: DYNAMICS.scores,
+            DYNAMICS.units.floors,
         )

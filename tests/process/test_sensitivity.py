@@ -43,7 +43,9 @@ def walk(dynamics: PruningDynamics, steps: int, action: np.ndarray = STILL) -> l
 
 def seen(dynamics, state):
     """(L,) the sensitivities in an observation."""
-    flat = FlatObservation(dynamics.graph, dynamics.budgets, dynamics.scores, dynamics.units.floors)
+    flat = FlatObservation(
+        dynamics.graph, dynamics.budgets, lambda: dynamics.scores, dynamics.units.floors
+    )
     wanted = [name.endswith("/sensitivity") for name in flat.names]
     return flat.observe(state)[wanted]
 

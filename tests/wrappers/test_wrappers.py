@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import Any
 
@@ -95,6 +96,23 @@ def test_a_time_limit_inside_ends_an_episode_too():
     _, reward, terminated, truncated, info = env.step(env.action_space.sample())
     assert truncated and not terminated
     assert reward[0] == np.float32(info["accuracy"])
+
+
+def test_the_bounds_of_the_vector_are_where_mo_gymnasium_looks():
+    env = pickle.loads(pickle.dumps(MultiObjectiveReward(tabular())))
+    assert env.unwrapped.reward_space == env.reward_space
+    assert env.unwrapped.reward_dim == 3
+
+
+def test_mo_gymnasiums_wrappers_work_over_it():
+    wrappers = pytest.importorskip("mo_gymnasium.wrappers")
+    weight = np.array([0.5, 0.3, 0.2])
+    env = wrappers.LinearReward(MultiObjectiveReward(tabular()), weight=weight)
+    counted = wrappers.MORecordEpisodeStatistics(MultiObjectiveReward(tabular()))
+    for step, other in zip(steps_of(walk(env)), steps_of(walk(counted)), strict=True):
+        assert step[1] == pytest.approx(weight @ other[1])
+        if step[2]:
+            assert np.allclose(other[4]["episode"]["r"], step[4]["vector_reward"])
 
 
 # PadGroups

@@ -19,8 +19,9 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The files, and who is compared."""
-    parser.add_argument("first", type=Path, metavar="A.jsonl")
-    parser.add_argument("second", type=Path, metavar="B.jsonl")
+    rows = "a file of rows, the result.json of `cnnprune train`, or a folder that holds some"
+    parser.add_argument("first", type=Path, metavar="A", help=rows)
+    parser.add_argument("second", type=Path, metavar="B", help="likewise")
     parser.add_argument(
         "--agents",
         type=_two,

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pruning_agents.cli.output import write_result
 from pruning_agents.search.judge import judge, judge_dense, with_networks
-from pruning_agents.search.result import Search
+from pruning_agents.search.result import ENDINGS, Search
 from pruning_agents.search.rows import ResultRow, provenance
 
 
@@ -26,9 +26,23 @@ def deliver(
     search: Search,
     seed: int,
     seconds: float,
+    allowed: int | None = None,
 ) -> int:
-    """Judge, write and show a result; the exit code, 1 if there is none."""
+    """Judge, write and show a result; the exit code, 1 if there is none.
+
+    Args:
+        options: of the command.
+        console: to print to.
+        env: that was searched.
+        settings: keyword arguments that it was made with.
+        search: what was found.
+        seed: of the search.
+        seconds: that it took.
+        allowed: evaluations that it might spend; None if there was no limit.
+    """
     result = search.result
+    if search.why:
+        console.print(f"Search ended: {ENDINGS[search.why]}.", soft_wrap=True)
     if result is None:
         console.print("Nothing feasible was found: give more --evaluations or a looser --budget.")
         return 1
@@ -43,6 +57,8 @@ def deliver(
         wall_seconds=seconds,
         provenance=provenance(options.command_line, options.device),
         open_test=options.test,
+        allowed=allowed,
+        ended=search.why,
     )
     write_result(options.out, unwrapped, settings["task"], result, row, search.algorithm)
     console.print(result_table(row))
@@ -52,7 +68,8 @@ def deliver(
 
 def result_table(row: ResultRow) -> Table:
     """What a row says, the pruned model beside the dense one."""
-    table = comparison(f"{row.task}: {row.agent}, {row.evaluations} evaluations")
+    of = "" if row.allowed is None else f" of {row.allowed}"
+    table = comparison(f"{row.task}: {row.agent}, {row.evaluations}{of} evaluations")
     seen = " (seen in training)" if row.val_seen else ""
     table.add_row(
         f"search-val accuracy{seen}", f"{row.val_accuracy:.2%}", f"{row.dense_val_accuracy:.2%}"

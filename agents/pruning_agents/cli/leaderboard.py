@@ -19,7 +19,13 @@ DESCRIPTION = "Replay rows and write a ranking of the agents on each task, as Ma
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The files of rows, and where the ranking goes."""
-    parser.add_argument("rows", type=Path, nargs="+", metavar="ROWS.jsonl")
+    parser.add_argument(
+        "rows",
+        type=Path,
+        nargs="+",
+        metavar="ROWS",
+        help="a file of rows, the result.json of `cnnprune train`, or a folder that holds some",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("LEADERBOARD.md"), help="default: %(default)s"
     )

@@ -96,7 +96,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         seconds = time.perf_counter() - start
     else:
         search, seconds = _learn(entry.learner, options, env, settings)
-    code = deliver(options, console, env, settings, search, options.seed, seconds)
+    code = deliver(
+        options, console, env, settings, search, options.seed, seconds, options.evaluations
+    )
     checkpoint.unlink(missing_ok=True)
     return code
 

@@ -21,7 +21,13 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The files of rows."""
-    parser.add_argument("rows", type=Path, nargs="+", metavar="ROWS.jsonl")
+    parser.add_argument(
+        "rows",
+        type=Path,
+        nargs="+",
+        metavar="ROWS",
+        help="a file of rows, the result.json of `cnnprune train`, or a folder that holds some",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -154,6 +154,7 @@ def run_cell(cell: Cell, provenance: Provenance) -> AgentRow:
         origin=origin_of(judge, cell.settings),
         image_passes=meter.image_passes,
         test_loads=meter.test_loads,
+        ended=None if failed else search.why or None,
     )
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pruning_agents.comparison.origin import Origin
-from pruning_agents.search.rows import Provenance, check_found, keyed_rows
+from pruning_agents.search.registry import agent_names, get_agent
+from pruning_agents.search.rows import Provenance, ResultRow, check_found, keyed_rows
 
 
 class CellKey(NamedTuple):
@@ -97,6 +98,7 @@ class AgentRow:
         origin: what the result was made from.
         image_passes: images that pruned networks were shown during the search, see `Ledger`.
         test_loads: loads of a data set by the search itself, which show it the test split.
+        ended: why the search ended, of `pruning_agents.search.result.ENDINGS`.
     """
 
     agent: str
@@ -127,6 +129,7 @@ class AgentRow:
     origin: Origin | None = None
     image_passes: int | None = None
     test_loads: int | None = None
+    ended: str | None = None
 
     @property
     def key(self) -> CellKey:
@@ -173,8 +176,42 @@ class AgentRow:
         return json.dumps(dataclasses.asdict(self), allow_nan=False)
 
     @classmethod
+    def of_result(cls, row: ResultRow) -> AgentRow:
+        """What a row of `cnnprune train` says, as a row of an agent.
+
+        It has neither anchors nor origin; its environment is `CNNPrune-v0`, also where the table
+        was searched, which judges the same networks.
+        """
+        return cls(
+            agent=row.agent,
+            task=row.task,
+            settings={"budget": row.budget, **row.settings},
+            seed=row.seed,
+            seeded=row.agent not in agent_names() or get_agent(row.agent).seeded,
+            allowed=row.evaluations if row.allowed is None else row.allowed,
+            spent=row.evaluations,
+            history=row.history,
+            feasible=True,
+            counts=row.counts,
+            val_accuracy=row.val_accuracy,
+            params=row.params,
+            params_ratio=row.params_ratio,
+            macs=row.macs,
+            macs_ratio=row.macs_ratio,
+            final=None,
+            anchors=None,
+            failed="",
+            wall_seconds=row.wall_seconds,
+            provenance=row.provenance,
+            test_accuracy=row.test_accuracy,
+            test_openings=None if row.test_accuracy is None else 1,
+            image_passes=row.image_passes,
+            ended=row.ended,
+        )
+
+    @classmethod
     def from_json(cls, line: str) -> AgentRow:
-        """The row that `to_json` wrote.
+        """The row that `to_json` wrote, or that a `ResultRow` is.
 
         Raises:
             json.JSONDecodeError: if the line is not JSON.
@@ -183,6 +220,14 @@ class AgentRow:
                 altered.
         """
         data = json.loads(line)
+        if isinstance(data, dict) and "dense_val_accuracy" in data:
+            return cls.of_result(ResultRow.from_json(line))
+        needed = {
+            each.name for each in dataclasses.fields(cls) if each.default is dataclasses.MISSING
+        }
+        if not isinstance(data, dict) or needed - set(data):
+            missing = sorted(needed - set(data)) if isinstance(data, dict) else sorted(needed)
+            raise ValueError(f"not a row of an agent; missing fields: {missing}. {_WANTED}")
         try:
             data["provenance"] = Provenance(**data["provenance"])
             data["history"] = tuple((int(at), float(best)) for at, best in data["history"])
@@ -213,16 +258,35 @@ def read_rows(path: str | os.PathLike[str]) -> dict[CellKey, AgentRow]:
     return keyed_rows(path, AgentRow.from_json, lambda row: row.key)
 
 
+#: What commands that read rows take.
+_WANTED = (
+    "Give what `cnnprune train` or `python -m benchmarks agents` wrote: result.json, a file of "
+    "rows (.jsonl), or a folder that holds some"
+)
+
+
 def rows_of_files(paths: Sequence[Path]) -> list[AgentRow]:
     """The rows of several files, one after another.
+
+    Args:
+        paths: files of rows; of a folder, all `result.json` in it and below, and where there is
+            none, its `.jsonl` files.
 
     Raises:
         ValueError: one is no file, or holds no rows.
     """
     rows: list[AgentRow] = []
     for path in paths:
-        found = list(read_rows(path).values())
+        if not path.exists():
+            raise ValueError(f"{path} is no file. {_WANTED}")
+        found = [row for file in _files_in(path) for row in read_rows(file).values()]
         if not found:
-            raise ValueError(f"{path} holds no rows" if path.exists() else f"{path} is no file")
+            raise ValueError(f"{path} holds no rows. {_WANTED}")
         rows += found
     return rows
+
+
+def _files_in(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(path.rglob("result.json")) or sorted(path.glob("*.jsonl"))

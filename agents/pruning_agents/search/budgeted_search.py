@@ -7,6 +7,7 @@ knows how candidates are chosen.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pruning_agents.search.racing import race
-from pruning_agents.search.result import IncumbentTracker, SearchResult
+from pruning_agents.search.result import IncumbentTracker, SearchResult, ending
 from pruning_agents.search.rollout import approach
 from pruning_env.process.dynamics import PruningDynamics, PruningState, Transition
 
@@ -79,14 +80,18 @@ class BudgetedSearch:
     @property
     def left(self) -> int:
         """Evaluations that may still be spent; 0 also after too many visits that cost nothing."""
-        if self._visits >= MAX_VISITS_PER_EVALUATION * self._limit:
-            return 0
-        return self._limit - self.spent
+        return 0 if self._tired else self._limit - self.spent
+
+    @property
+    def _tired(self) -> bool:
+        return self._visits >= MAX_VISITS_PER_EVALUATION * self._limit
 
     @property
     def result(self) -> SearchResult | None:
-        """The best feasible end so far; None while there is none."""
-        return self._tracker.result(self.spent)
+        """The best feasible end so far, as of a search that ends here; None while there is none."""
+        found = self._tracker.result(self.spent)
+        ended = ending(self._limit - self.spent, self._tired)
+        return None if found is None else dataclasses.replace(found, ended=ended)
 
     def finish(self, actions: Iterable[NDArray[np.floating]]) -> list[Transition]:
         """Keep each action (L,) from the dense network to the end of the episode, and judge that.

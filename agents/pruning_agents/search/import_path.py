@@ -80,7 +80,7 @@ def _function_search(name: str, function: Callable[..., Any]) -> SearchFunction:
         except EvaluationsSpent:
             found = None
         if found is None:
-            return Search(limited.incumbent())
+            return Search(limited.incumbent(), ended=limited.ended)
         if isinstance(found, SearchResult):
             return Search(found)
         if isinstance(found, Search):
@@ -112,7 +112,7 @@ def _class_search(name: str, algorithm: type[Any]) -> SearchFunction:
                 )
         except EvaluationsSpent:
             pass
-        return Search(limited.incumbent(), start.agent)
+        return Search(limited.incumbent(), start.agent, limited.ended)
 
     return search
 

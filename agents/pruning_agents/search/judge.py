@@ -76,6 +76,8 @@ def judge(
     wall_seconds: float,
     provenance: Provenance,
     open_test: bool,
+    allowed: int | None = None,
+    ended: str = "",
 ) -> ResultRow:
     """Describe a result as a row; with `open_test`, open the test split once for it.
 
@@ -88,6 +90,8 @@ def judge(
         wall_seconds: that the search took.
         provenance: of this process.
         open_test: whether to measure test accuracy.
+        allowed: evaluations that the search might spend; None if there was no limit.
+        ended: why the search ended, of `ENDINGS`; "" where nobody says.
     """
     state, evaluator, graph = result.state, env.evaluator, env.graph
     image_passes = evaluator.image_passes  # before the judge adds its own
@@ -128,4 +132,6 @@ def judge(
         wall_seconds=wall_seconds,
         provenance=provenance,
         image_passes=image_passes,
+        allowed=allowed,
+        ended=ended or None,
     )

@@ -12,7 +12,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 
 from pruning_agents.search.budgeted_search import MAX_VISITS_PER_EVALUATION
-from pruning_agents.search.result import IncumbentTracker, SearchResult
+from pruning_agents.search.result import IncumbentTracker, SearchResult, ending
 
 
 class EvaluationsSpent(Exception):
@@ -75,9 +75,20 @@ class LimitedRecorder(IncumbentRecorder):
     @property
     def left(self) -> int:
         """Evaluations that may still be spent; 0 also after too many visits that cost nothing."""
-        if self._visits >= MAX_VISITS_PER_EVALUATION * self._limit:
-            return 0
+        return 0 if self._tired else self._unspent
+
+    @property
+    def ended(self) -> str:
+        """Why a search that ends here does, of `ENDINGS`."""
+        return ending(self._unspent, self._tired)
+
+    @property
+    def _unspent(self) -> int:
         return self._limit - (self._evaluations() - self.before)
+
+    @property
+    def _tired(self) -> bool:
+        return self._visits >= MAX_VISITS_PER_EVALUATION * self._limit
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """As the environment's.

@@ -14,6 +14,24 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from pruning_agents.search.rollout import feasible_end
 from pruning_env.process.dynamics import PruningState, Transition
 
+#: Why a search ended, by the word that stands for it in rows.
+ENDINGS = {
+    "spent": "all evaluations are spent",
+    "visits": "nearly all it tried was known already, which costs no evaluation: it gave up after "
+    "20 visits per evaluation",
+    "nothing new": "the method had nothing more to try",
+}
+
+
+def ending(left: int, tired: bool) -> str:
+    """The key of `ENDINGS` for a search that ended.
+
+    Args:
+        left: evaluations that it could still have spent.
+        tired: whether it had made as many visits as it may.
+    """
+    return "spent" if left <= 0 else "visits" if tired else "nothing new"
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -25,12 +43,14 @@ class SearchResult:
             count, so repeat visits answered from its cache are free).
         state: the incumbent, judged on search-val.
         history: (evaluations, search-val accuracy) at each improvement, both rising.
+        ended: why the search ended, of `ENDINGS`; "" if it goes on, or nobody says.
     """
 
     agent: str
     evaluations: int
     state: PruningState
     history: tuple[tuple[int, float], ...]
+    ended: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -52,10 +72,21 @@ class Search:
     """What a search left behind: its result, None if nothing feasible, and the agent if it has one.
 
     An agent that can be saved and asked again is an SB3 algorithm; the baselines have none.
+
+    Attributes:
+        result: the best feasible pruning.
+        algorithm: the agent.
+        ended: why the search ended, of `ENDINGS`; "": what the result says.
     """
 
     result: SearchResult | None
     algorithm: BaseAlgorithm | None = None
+    ended: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why it ended, of `ENDINGS`; "" where nobody says."""
+        return self.ended or ("" if self.result is None else self.result.ended)
 
 
 class IncumbentTracker:

@@ -82,6 +82,8 @@ class ResultRow:
         provenance: how, where and when.
         image_passes: images that pruned networks were shown during the search; None in rows that
             were written before they were counted.
+        allowed: evaluations that the search might spend; None in older rows, or without a limit.
+        ended: why the search ended, of `result.ENDINGS`; None in older rows, or where nobody says.
     """
 
     agent: str
@@ -110,6 +112,8 @@ class ResultRow:
     wall_seconds: float
     provenance: Provenance
     image_passes: int | None = None
+    allowed: int | None = None
+    ended: str | None = None
 
     def to_json(self) -> str:
         """One line of JSON without a line break. NaN and infinities are refused."""
@@ -126,7 +130,7 @@ class ResultRow:
         data = json.loads(line)
         fields = {field.name for field in dataclasses.fields(cls)}
         if isinstance(data, dict):
-            data.setdefault("image_passes", None)
+            data = {"image_passes": None, "allowed": None, "ended": None} | data
         if not isinstance(data, dict) or set(data) != fields:
             odd = set(data) ^ fields if isinstance(data, dict) else fields
             raise ValueError(f"not a result row; missing or unknown fields: {sorted(odd)}")

@@ -25,7 +25,7 @@ from pruning_agents.search.checkpoints import (
     take_environment,
     write_checkpoint,
 )
-from pruning_agents.search.result import Search, SearchResult
+from pruning_agents.search.result import Search, SearchResult, ending
 from pruning_agents.search.rng_state import restore_generators, take_generators
 
 #: Transitions that an algorithm is told to make when only evaluations are to stop it.
@@ -262,7 +262,8 @@ def train(
     """Train an agent until the evaluations are spent.
 
     Transitions answered from the evaluator's cache spend nothing, so training goes on until the
-    evaluations are spent. It gives up after `MAX_VISITS_PER_EVALUATION` times as many judgements.
+    evaluations are spent. It gives up after `MAX_VISITS_PER_EVALUATION` times as many judgements;
+    `Search.why` says which of the two it was.
 
     Args:
         start: from `begin` or `resume`.
@@ -303,4 +304,6 @@ def train(
                 reset_num_timesteps=agent.num_timesteps == 0,
             )
     seconds = before + time.perf_counter() - clock
-    return Search(learner.incumbent(agent), agent), seconds
+    tired = max(stop.visits, agent.num_timesteps if learner.paced else 0) >= most
+    why = ending(evaluations - stop.spent, tired)
+    return Search(learner.incumbent(agent), agent, why), seconds

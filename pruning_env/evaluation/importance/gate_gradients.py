@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning_env.evaluation.gradients import computing_gradients
 from pruning_env.graph.channel_graph import ChannelGraph, Slot
 from pruning_env.graph.functional import call_with
 
@@ -81,7 +82,7 @@ def gate_gradients(
     # Clones, so that a module that writes to its buffers in eval mode does not reach the model.
     state = {name: tensor.detach() for name, tensor in parameters.items()}
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with reading(model), torch.enable_grad():
+    with reading(model), computing_gradients():
         taps = _taps(graph, model, readers, state, images[:batch])
         if taps is not None:
             gates = _by_inputs(graph, model, taps, state, images, labels, loss, batch)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_env.arguments import check_choice, check_new_name
+from pruning_env.evaluation.gradients import computing_gradients
 from pruning_env.evaluation.importance.gate_gradients import (
     NotFiniteError,
     channel_sums,
@@ -338,7 +339,7 @@ def taylor_weights(evidence: Evidence) -> Scores:
         name: parameter.detach().clone().requires_grad_()
         for name, parameter in evidence.model.named_parameters()
     }
-    with reading(evidence.model), torch.enable_grad():
+    with reading(evidence.model), computing_gradients():
         loss = F.cross_entropy(call_with(evidence.model, weights, images), labels)
         found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
     gradients = dict(zip(weights, found, strict=True))

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning_env.arguments import check_choice, check_count, check_fraction, check_positive
+from pruning_env.evaluation.gradients import computing_gradients
 from pruning_env.tasks.data import Split, Splits
 
 __all__ = [
@@ -181,7 +182,7 @@ class FineTuner:
         on_gpu = self._device.type == "cuda"
         with (
             torch.inference_mode(False),
-            torch.enable_grad(),
+            computing_gradients(),
             torch.random.fork_rng(devices=[self._device] if on_gpu else []),
         ):
             torch.default_generator.manual_seed(seed)
