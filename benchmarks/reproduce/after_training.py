@@ -81,7 +81,7 @@ def _blocks() -> list[_Block]:
         for scratch in (False, True):
             blocks.append(_Block(twenty, budget, _cifar(30, scratch), _BEST, 3))
     constrained = (REFERENCE, "rl-pruner", "ppo-lagrangian")
-    large = (("cifar10-vgg16", 0.17, 5), ("cifar10-vgg16", 0.17, 20), ("cifar10-vgg16", 0.07, 20))
+    large = (("cifar10-vgg16", 0.17, 2), ("cifar10-vgg16", 0.17, 20), ("cifar10-vgg16", 0.07, 20))
     for task, limit, epochs in (*large, ("cifar10-resnet18", 0.249, 20)):
         budget = {"params": limit}
         blocks.append(_Block(task, budget, _cifar(epochs), constrained, 1, evaluations=100))
