@@ -183,6 +183,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `removed`       | int   | channels that it removed; fewer if `exhausted` (*)  |
     | `exhausted`     | bool  | whether every group is at its floor                 |
     | `is_success`    | bool  | whether every budget is met                         |
+    | `usage`         | dict  | what is limited / dense, by the name of each budget |
     | `reward_terms`  | dict  | the reward's summands by name, scaled; 0.0 at reset |
 
     (*) or unless a group's dense width was no multiple of `round_to`: its partial unit goes first.
@@ -605,6 +606,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "removed": state.removed,
             "exhausted": self.dynamics.exhausted(state),
             "is_success": self.dynamics.feasible(state),
+            "usage": {
+                budget.name: float(usage)
+                for budget, usage in zip(self.dynamics.budgets, state.usage, strict=True)
+            },
             "reward_terms": reward_terms,
         }
 

@@ -325,6 +325,10 @@ class TabularProcess:
             "removed": place.removed,
             "exhausted": at(self.exhausted, place.index),
             "is_success": at(self.feasible, place.index),
+            "usage": {
+                budget.name: at(usage, place.index)
+                for budget, usage in zip(self.dynamics.budgets, self.usage, strict=True)
+            },
             "reward_terms": reward_terms,
         }
 

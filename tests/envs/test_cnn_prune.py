@@ -45,6 +45,7 @@ INFO_KEYS = [
     "removed",
     "exhausted",
     "is_success",
+    "usage",
     "reward_terms",
 ]
 
@@ -146,7 +147,9 @@ def test_another_process_with_another_thread_count_agrees_to_a_millionth(elsewhe
         assert observation == pytest.approx(np.array(other[0]), abs=1e-6)
         assert reward == pytest.approx(other[1], abs=1e-6) and terminated == other[2]
         terms, other_terms = info.pop("reward_terms"), other[3].pop("reward_terms")
+        usage, other_usage = info.pop("usage"), other[3].pop("usage")
         assert info == pytest.approx(other[3], abs=1e-6)
+        assert usage == pytest.approx(other_usage, abs=1e-6)
         assert terms == pytest.approx(other_terms, abs=1e-6)
 
 
@@ -163,6 +166,7 @@ def test_info_has_the_documented_keys_and_plain_types_at_reset_and_step(env, zer
     for record in (info, env.step(zero)[4]):
         assert list(record) == INFO_KEYS
         assert list(record["reward_terms"]) == ["accuracy_change", "unmet"]
+        assert record["usage"] == {"params": record["params"]}
         for key in INFO_KEYS[:6]:
             assert type(record[key]) is float and math.isfinite(record[key])
         assert type(record["requested"]) is type(record["removed"]) is int

@@ -23,6 +23,8 @@ from tests.helpers.small import count_calls
 
 SHORT: dict[str, Any] = {"channels_per_step": 0.2}  # episodes of three or four steps
 
+DICTS = ("usage", "reward_terms")  # in info, of numbers by name
+
 
 def same(first, second):
     return data_equivalence(first, second, exact=True)
@@ -78,16 +80,16 @@ def test_every_slot_equals_a_single_environment_over_several_episodes(envs):
                 ended += 1
                 assert same(infos["final_obs"][slot], observation)
                 final = infos["final_info"]
-                assert {key: final[key][slot] for key in info if key != "reward_terms"} == {
-                    key: value for key, value in info.items() if key != "reward_terms"
+                assert {key: final[key][slot] for key in info if key not in DICTS} == {
+                    key: value for key, value in info.items() if key not in DICTS
                 }
                 observation, info = env.reset()
             assert same(observations[slot], observation)
             for key, value in info.items():
-                if key != "reward_terms":
+                if key not in DICTS:
                     assert infos[key][slot] == value and infos[f"_{key}"][slot]
-            terms = info["reward_terms"]
-            assert {k: infos["reward_terms"][k][slot] for k in terms} == terms
+            for name in DICTS:
+                assert {k: infos[name][k][slot] for k in info[name]} == info[name]
             assert envs.state(slot) == env.state()
     assert ended > 6
     assert all(

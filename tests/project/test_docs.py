@@ -36,6 +36,8 @@ from tests.helpers.paths import ROOT
 
 #: Needs what is not installed for the tests; tests/benchmarks/test_ray.py runs it where it is.
 RLLIB = DOCS / "agents" / "rllib.md"
+#: A block for each library, none of which need be installed.
+OTHERS = DOCS / "other-libraries.md"
 REGISTRIES: dict[str, tuple[Any, str]] = {
     "tasks": (tasks, "_TASKS"),
     "budgets": (budgets, "_MEASURED"),
@@ -146,7 +148,7 @@ def test_every_agent_that_is_registered_has_a_word_on_a_page() -> None:
 # What they show
 
 
-@pytest.mark.parametrize("page", [p for p in WRITTEN[1:] if p != RLLIB], ids=name_of)
+@pytest.mark.parametrize("page", [p for p in WRITTEN[1:] if p not in (RLLIB, OTHERS)], ids=name_of)
 def test_the_python_blocks_of_a_page_run_one_after_another(
     page: Path, a_readers_folder: Path
 ) -> None:
@@ -156,6 +158,22 @@ def test_the_python_blocks_of_a_page_run_one_after_another(
             (a_readers_folder / file[1]).write_text(block)
         else:
             exec(compile(block, name_of(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    ("library", "block"),
+    list(
+        zip(["wandb", "mlflow", "torchrl", "mo_gymnasium"], blocks(OTHERS, "python"), strict=True)
+    ),
+)
+def test_the_block_of_another_library_runs_where_that_is_installed(
+    library: str, block: str, a_readers_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile(block, name_of(OTHERS), "exec")
+    assert f"from {library}" in block or f"import {library}" in block
+    pytest.importorskip(library)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    exec(compile(block, name_of(OTHERS), "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("environment", [CNNPruneEnv, CNNPruneTabularEnv, CNNPruneVecEnv])

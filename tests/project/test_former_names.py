@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixtur
     shutil.copytree(BEFORE / "interrupted", tmp_path / "run")
     command = ["train", "--agent", "rl-pruner", "--evaluations", "30", "--no-progress", "--resume"]
     assert main([*command, *ENVIRONMENT, "--out", str(tmp_path / "run")]) == 0
-    assert "rl-pruner, 30 evaluations" in capsys.readouterr().out
+    assert "rl-pruner, 30 of 30 evaluations" in capsys.readouterr().out
     assert not (tmp_path / "run" / "checkpoint.zip").exists()
 
 
