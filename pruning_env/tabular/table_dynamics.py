@@ -317,6 +317,7 @@ class TabularProcess:
             "removed": place.removed,
             "exhausted": at(self.exhausted, place.index),
             "is_success": at(self.feasible, place.index),
+            "usage": {b.name: u for b, u in zip(self.dynamics.budgets, place.usage, strict=True)},
             "reward_terms": reward_terms,
         }
 

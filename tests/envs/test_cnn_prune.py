@@ -45,6 +45,7 @@ INFO_KEYS = [
     "removed",
     "exhausted",
     "is_success",
+    "usage",
     "reward_terms",
 ]
 
@@ -146,6 +147,7 @@ def test_another_process_with_another_thread_count_agrees_to_a_millionth(elsewhe
         assert observation == pytest.approx(np.array(other[0]), abs=1e-6)
         assert reward == pytest.approx(other[1], abs=1e-6) and terminated == other[2]
         terms, other_terms = info.pop("reward_terms"), other[3].pop("reward_terms")
+        assert info.pop("usage") == pytest.approx(other[3].pop("usage"), abs=1e-6)
         assert info == pytest.approx(other[3], abs=1e-6)
         assert terms == pytest.approx(other_terms, abs=1e-6)
 
