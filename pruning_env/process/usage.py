@@ -118,7 +118,7 @@ class UsageMeter:
             return False
         way = (budget.limit - self.least(index)) / (1 - self.least(index))
         enough = self._least_macs + way * (self._dense_macs - self._least_macs)
-        return self._graph.macs(keep) < IMPLAUSIBLE * enough
+        return bool(self._graph.macs(keep) < IMPLAUSIBLE * enough)
 
     @cached_property
     def _dense_model(self) -> nn.Module:
