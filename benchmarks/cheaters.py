@@ -176,7 +176,9 @@ def _unjudged(state: PruningState) -> PruningState:
 
 
 def _with_images(env: gym.Env) -> Any:
+    """The evaluator, once channels are ranked: whose ranking is another is refused for that."""
     core: Any = env.unwrapped
     if not hasattr(core.evaluator, "images"):
         raise RuntimeError("a table has no images to tamper with")
+    env.reset()
     return core.evaluator
