@@ -268,7 +268,7 @@ def test_a_cell_that_was_killed_while_it_trained_is_not_searched_again(tmp_path,
             other = dataclasses.replace(cell, seed=1)
             run_cell(other, CONTEXT, tmp_path / "cut", provenance("a test"))
     assert row.pruned == whole.pruned and row.evaluations == whole.evaluations
-    assert {path.name for path in tmp_path.iterdir()} == {"whole", "cut"}
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "cut", "answers"}
 
 
 def test_weights_drawn_anew_are_those_of_an_untrained_network_of_the_same_shape():
