@@ -22,7 +22,7 @@ def computing_gradients() -> Iterator[None]:
             computed some: PyTorch's threads for that do not survive a fork.
     """
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             yield
     except RuntimeError as error:
         if "fork-based multiprocessing" not in str(error):

@@ -181,7 +181,6 @@ class FineTuner:
         # draws from.
         on_gpu = self._device.type == "cuda"
         with (
-            torch.inference_mode(False),
             computing_gradients(),
             torch.random.fork_rng(devices=[self._device] if on_gpu else []),
         ):
