@@ -467,6 +467,7 @@ class Evaluator:
             if name in memory:  # an older one has less
                 setattr(self, name, copy.copy(memory[name]))
 
+    @torch.inference_mode(False)  # tensors made in that mode cannot be differentiated
     def scores(
         self, kind: str = "taylor", rng: np.random.Generator | None = None
     ) -> NDArray[np.float64]:

@@ -248,9 +248,7 @@ def test_the_end_of_a_lazy_episode_is_the_end_of_an_eager_one(lazy):
     lasts = [episode(env, np.random.default_rng(4))[-1] for env in (lazy, eager)]
     assert lazy.state() == eager.state()
     assert same(lasts[0][0], lasts[1][0])
-    infos = [
-        {k: v for k, v in last[-1].items() if k != "reward_terms"} for last in lasts
-    ]
+    infos = [{k: v for k, v in last[-1].items() if k != "reward_terms"} for last in lasts]
     assert infos[0] == infos[1]
     assert episode(lazy, np.random.default_rng(4))[-1][1] == pytest.approx(
         sum(row[1] for row in episode(eager, np.random.default_rng(4))[1:])
