@@ -31,6 +31,7 @@ ROOMS = {
         "constrained",
         "training",
         "reproduce",
+        "proxies",
         "zoo",
         "speed",
         "peers",

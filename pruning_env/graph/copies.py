@@ -83,7 +83,9 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return memo[id(module)]
     kind = type(module)
     # What torch's own `__setstate__` do is give attributes to modules pickled before they existed.
-    is_torchs = kind.__setstate__.__module__.startswith("torch.nn.")
+    # Compiling puts another function in the place of `nn.Module`'s: it is asked whose it is.
+    owner = next(each for each in kind.__mro__ if "__setstate__" in vars(each))
+    is_torchs = owner.__module__.startswith("torch.nn.")
     if hasattr(kind, "__deepcopy__") or not is_torchs:
         return copy.deepcopy(module, memo)
     twin = memo[id(module)] = kind.__new__(kind)

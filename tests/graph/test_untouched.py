@@ -264,3 +264,18 @@ def test_a_pruned_copy_asks_its_own_method_not_the_originals() -> None:
     pruned.scale.data.fill_(-1e3)
     assert pruned.cached(torch.float64).max() == 0
     assert network.cached(torch.float64).min() > 0
+
+
+def test_what_a_model_keeps_is_copied_too_after_something_was_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dynamo puts a function of its own in the place of `nn.Module.__setstate__`, for good."""
+    plain = nn.Module.__setstate__
+
+    def watched(self: nn.Module, state: dict[str, object]) -> None:
+        plain(self, state)
+
+    monkeypatch.setattr(nn.Module, "__setstate__", watched)
+    network, x = InDict().eval(), image()
+    network(x)  # with gradients: what it keeps is a result
+    assert [group.size for group in ChannelGraph.trace(network, x).groups] == [8, 8]

@@ -33,19 +33,20 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_readme_says_what_is_left_of_a_lead_after_training() -> None:
-    """Its numbers are those that the notebook shows."""
+    """Its numbers are those of the table of trained networks."""
     caveat = README.read_text().partition("## Results")[2].partition("\n## ")[0]
     assert "gone" in caveat and 'recovery="finetune"' in caveat
-    notebook = (ROOT / "notebooks" / "03_bring_your_own_model_and_data.ipynb").read_text()
-    shown = {
-        method: re.search(
-            rf"params <= 0.25\s+{method}.*?test ([\d.]+), trained on ([\d.]+)", notebook
+    table = (ROOT / "benchmarks/results/reproduce/after-training.md").read_text()
+    for limit in ("10 %", "5 %"):
+        found = re.search(
+            rf"params {limit}, 30 epochs \| rl-pruner \| 10 \| \+([\d.]+) \(.*?\) \| "
+            r"(-[\d.]+) \((-[\d.]+) to ([+-][\d.]+)\) \|",
+            table,
         )
-        for method in ("uniform", "RLPruner")
-    }
-    for found in shown.values():
         assert found is not None
-        assert all(f"{100 * float(accuracy):.1f} %" in caveat for accuracy in found.groups())
+        before, *after = map(float, found.groups())
+        assert f"{before:.1f}" in caveat
+        assert all(f"{abs(number):.2f}" in caveat for number in after)
 
 
 def test_every_file_that_the_readme_links_exists() -> None:
