@@ -178,7 +178,12 @@ def test_what_a_teacher_answered_is_asked_again_only_where_something_else_is_ask
     assert taught(dataclasses.replace(splits, search_train=turned), recipe, "data")[1] == 8
 
 
-OTHER_QUESTIONS = [("seed", 1), ("batch_size", 25), ("cutout", 0), ("precision", "float32")]
+OTHER_QUESTIONS: list[tuple[str, Any]] = [
+    ("seed", 1),
+    ("batch_size", 25),
+    ("cutout", 0),
+    ("precision", "float32"),
+]
 
 
 def test_answers_to_other_batches_are_not_taken(tmp_path):
