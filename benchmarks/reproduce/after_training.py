@@ -65,33 +65,33 @@ def _cifar(epochs: int, scratch: bool = False) -> Recovery:
     return Recovery(epochs=epochs, lr=rate, batch_size=128, warmup_epochs=1, scratch=scratch)
 
 
-def _blocks() -> list[_Block]:
-    """In the order in which they are worth running."""
+def _waves() -> list[list[_Block]]:
+    """In the order in which they are worth running; of a wave, all blocks seed by seed."""
     half, quarter = {"macs": 0.5}, {"macs": 0.25}
     twenty, fifty_six = "cifar10-resnet20", "cifar10-resnet56"
     small = Recovery(epochs=30, lr=0.05, batch_size=64, warmup_epochs=2)
-    blocks = [_Block(twenty, budget, _cifar(15), _ALL, 3) for budget in (half, quarter)]
+    waves = [[_Block(twenty, budget, _cifar(15), _ALL, 3) for budget in (half, quarter)]]
     for task in ("digits-resnet8", "mnist-lenet5"):
-        for limit in (0.1, 0.05):
-            budget = {"params": limit}
-            blocks.append(_Block(task, budget, small, _ALL, 10, val_images=None))
+        limits = ({"params": limit} for limit in (0.1, 0.05))
+        waves.append([_Block(task, each, small, _ALL, 10, val_images=None) for each in limits])
     for budget in (quarter, half):
-        blocks.append(_Block(fifty_six, budget, _cifar(20), _BEST, 2, evaluations=100))
-    for budget in (half, quarter):
-        for scratch in (False, True):
-            blocks.append(_Block(twenty, budget, _cifar(30, scratch), _BEST, 3))
+        waves.append([_Block(fifty_six, budget, _cifar(20), _BEST, 2, evaluations=100)])
+    longer = [(budget, scratch) for budget in (half, quarter) for scratch in (False, True)]
+    waves.append(
+        [_Block(twenty, budget, _cifar(30, scratch), _BEST, 3) for budget, scratch in longer]
+    )
     constrained = (REFERENCE, "rl-pruner", "ppo-lagrangian")
     large = (("cifar10-vgg16", 0.17, 2), ("cifar10-vgg16", 0.17, 20), ("cifar10-vgg16", 0.07, 20))
     for task, limit, epochs in (*large, ("cifar10-resnet18", 0.249, 20)):
         budget = {"params": limit}
-        blocks.append(_Block(task, budget, _cifar(epochs), constrained, 1, evaluations=100))
-    return blocks
+        waves.append([_Block(task, budget, _cifar(epochs), constrained, 1, evaluations=100)])
+    return waves
 
 
 def after_training_cells(
     *, seeds: int = 3, tasks: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> list[Cell]:
-    """The cells of the table in the order to run them: all methods with a seed, then the next.
+    """The cells of the table in the order to run them.
 
     Args:
         seeds: At most so many; a row of small networks has up to ten.
@@ -101,7 +101,8 @@ def after_training_cells(
     Raises:
         ValueError: A task or method that the table does not have.
     """
-    blocks = _blocks()
+    waves = _waves()
+    blocks = [block for wave in waves for block in wave]
     for name, asked, known in (
         ("tasks", tasks, [block.task for block in blocks]),
         ("methods", methods, [method for block in blocks for method in block.methods]),
@@ -112,12 +113,12 @@ def after_training_cells(
             raise ValueError(f"{name}={strangers!r}: table {AFTER_TRAINING} has {has}")
     return [
         _cell(block, method, seed)
-        for task in dict.fromkeys(block.task for block in blocks)
+        for wave in waves
         for seed in range(seeds)
-        for block in blocks
+        for block in wave
         for method in block.methods
-        if block.task == task and seed < block.seeds
-        if not tasks or task in tasks
+        if seed < block.seeds
+        if not tasks or block.task in tasks
         if not methods or method in methods
     ]
 

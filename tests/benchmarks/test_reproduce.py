@@ -223,6 +223,10 @@ def test_trained_networks_are_compared_with_the_best_rule_seed_by_seed():
     rules = {(cell.task, cell.label, cell.seed) for cell in cells if cell.method == "best-of-rules"}
     assert groups == rules
     assert {cell.seed for cell in plan("after-training", seeds=range(20))} == set(range(10))
+    of_one = plan("after-training", tasks=("cifar10-resnet20",))
+    assert of_one == [cell for cell in cells if cell.task == "cifar10-resnet20"]
+    epochs = [cell.recovery.epochs for cell in of_one]
+    assert epochs == sorted(epochs), "what more epochs give is asked when all seeds have few"
     inner = [cell for cell in cells if cell.who == "uniform-inner"]
     assert inner and all(cell.settings["groups"] == "inner" for cell in inner)
     half = next(cell for cell in cells if cell.task.endswith("56") and cell.budget["macs"] == 0.5)
