@@ -242,6 +242,7 @@ def _finish(
         val_accuracy=after.accuracy,
         test_accuracy=test.accuracy,
         epoch=recovered.epoch,
+        precision=recovered.precision,
         params=int(graph.params(keep)),
         params_share=float(graph.params(keep) / graph.params(full)),
         macs=int(graph.macs(keep)),

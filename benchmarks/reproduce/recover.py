@@ -29,10 +29,12 @@ class Recovered:
     Attributes:
         before: On search-val, before it.
         epoch: That was kept; 0 is the network as it came.
+        precision: In which it ran.
     """
 
     before: Metrics
     epoch: int
+    precision: str
 
 
 def recover(
@@ -81,7 +83,7 @@ def recover(
     teacher.to(memory_format=torch.contiguous_format)
     assert trained.before is not None  # an epoch was chosen
     model.load_state_dict(trained.model.state_dict())
-    return Recovered(trained.before, trained.epoch)
+    return Recovered(trained.before, trained.epoch, trained.recipe.precision)
 
 
 def draw_anew(model: nn.Module, seed: int) -> None:

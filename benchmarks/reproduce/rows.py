@@ -23,6 +23,7 @@ class Pruned:
         val_accuracy: On search-val, after recovery, weights as stored.
         test_accuracy: On test, opened once, for these weights.
         epoch: Of recovery that was kept; 0 for none of them.
+        precision: Of recovery; what "auto" meant where it was asked for.
         params: Parameters.
         params_share: Of the dense network's.
         macs: Multiply-accumulates per image.
@@ -37,6 +38,7 @@ class Pruned:
     val_accuracy: float
     test_accuracy: float
     epoch: int
+    precision: str
     params: int
     params_share: float
     macs: int

@@ -31,7 +31,7 @@ class Recovery:
         batch_size: Images per step.
         warmup_epochs: Epochs in which the rate rises.
         images: Of search-train, evenly spaced; None for all.
-        precision: "bfloat16" by autocast, or "float32".
+        precision: See `TrainingRecipe`.
         label_smoothing: See `TrainingRecipe`.
         ema: See `TrainingRecipe`.
         scratch: Whether the weights that pruning left are thrown away and drawn anew: how much of
@@ -44,7 +44,7 @@ class Recovery:
     batch_size: int = 256
     warmup_epochs: int = 2
     images: int | None = None
-    precision: str = "bfloat16"
+    precision: str = "auto"
     label_smoothing: float = 0.0
     ema: float = 0.0
     scratch: bool = False

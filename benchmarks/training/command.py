@@ -140,20 +140,21 @@ def _run(options: dict[str, Any], command: str, console: Console) -> int:
         resumed = options["resume"] and checkpoints.path.exists()
         begun = time.perf_counter()
         try:
-            kept = train_epochs(
+            trained = train_epochs(
                 model, splits, recipe, team=team, checkpoints=checkpoints, progress=True
-            ).model
+            )
         except FloatingPointError as error:
             raise ValueError(str(error)) from error
         minutes = (time.perf_counter() - begun) / 60
         if team.rank > 0:
             return 0
+        kept = trained.model
         val = judge(kept, splits, splits.search_val, device)
         test = judge(kept, splits, splits.test, device)
         weights = _bytes(kept)
         row = TrainRow(
             task=name,
-            recipe=asdict(recipe),
+            recipe=asdict(trained.recipe),
             processes=team.world,
             images=(len(splits.search_train), len(splits.search_val), len(splits.test)),
             val_accuracy=val.accuracy,

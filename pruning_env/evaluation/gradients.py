@@ -1,6 +1,6 @@
 """Where gradients are computed: recorded whatever the caller does, and refused with a reason.
 
-Knows nothing of what the gradients are of.
+Also how images lie in memory for it. Knows nothing of what the gradients are of.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
-__all__ = ["computing_gradients"]
+__all__ = ["computing_gradients", "gradient_layout", "laid_out"]
+
+_BLOCK = 16
+"""Channels that oneDNN's kernels take together, at most: 8 with AVX2, 16 with AVX-512."""
 
 
 @contextlib.contextmanager
@@ -33,3 +37,26 @@ def computing_gradients() -> Iterator[None]:
             'context="spawn" to AsyncVectorEnv (to gym.make_vec in vector_kwargs), '
             'start_method="spawn" to SubprocVecEnv'
         ) from error
+
+
+def gradient_layout(model: nn.Module) -> torch.memory_format:
+    """Channels-last, the quicker one, where gradients by the weights are right in it.
+
+    On a processor, oneDNN's gradient of a strided 1 x 1 convolution writes past its buffer where
+    the input is channels-last and has fewer channels than a block (its issue 6035, open): a crash,
+    a hang or wrong gradients. Networks with such a layer are trained contiguous.
+    """
+    overrun = any(
+        isinstance(module, nn.Conv2d)
+        and module.weight.device.type == "cpu"
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels // module.groups < _BLOCK
+        for module in model.modules()
+    )
+    return torch.contiguous_format if overrun else torch.channels_last
+
+
+def laid_out(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    """(N, C, H, W) images in the layout that the model's gradients want; others as they are."""
+    return images.contiguous(memory_format=gradient_layout(model)) if images.ndim == 4 else images

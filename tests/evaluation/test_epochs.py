@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from pruning_env.evaluation import precision
+from pruning_env.evaluation.gradients import gradient_layout
 from pruning_env.evaluation.metrics import Metrics
 from pruning_env.evaluation.recovery.processes import Processes
 from pruning_env.evaluation.recovery.training import (
@@ -150,8 +152,9 @@ class Counting(nn.Module):
         return self.network(images)
 
 
+@pytest.mark.filterwarnings('ignore:precision="bfloat16"')
 def test_what_a_teacher_answered_is_asked_again_only_where_something_else_is_asked(tmp_path):
-    splits, recipe = digits(200), dataclasses.replace(RECIPE, epochs=2)
+    splits, recipe = digits(200), dataclasses.replace(RECIPE, epochs=2, precision="float32")
 
     def taught(splits: Splits, recipe: TrainingRecipe, name: str, keep: bool = True) -> Any:
         teacher = Counting()
@@ -182,7 +185,7 @@ OTHER_QUESTIONS: list[tuple[str, Any]] = [
     ("seed", 1),
     ("batch_size", 25),
     ("cutout", 0),
-    ("precision", "float32"),
+    ("precision", "bfloat16"),
 ]
 
 
@@ -213,6 +216,47 @@ def test_a_training_that_diverges_says_so(tmp_path):
     wild = dataclasses.replace(RECIPE, learning_rate=1e30)
     with pytest.raises(FloatingPointError, match=r"learning_rate=1e\+30: training diverged"):
         trained(digits(200), wild, tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_training_runs_in_what_the_device_computes_quickly(quick, monkeypatch):
+    monkeypatch.setattr(precision, "_computes_bfloat16", lambda device: quick)
+    model, seen = network(), set()
+    model.get_submodule("linear").register_forward_hook(lambda _, inputs, output: seen.add(output.dtype))
+    recipe = dataclasses.replace(RECIPE, epochs=1, ema=0.0)
+    ran = train_epochs(model, digits(100), recipe).recipe
+    assert ran == dataclasses.replace(recipe, precision="bfloat16" if quick else "float32")
+    assert (torch.bfloat16 in seen) == quick
+
+
+def test_slow_bfloat16_is_run_where_it_is_asked_for_and_said_to_be_slow(monkeypatch):
+    monkeypatch.setattr(precision, "_computes_bfloat16", lambda device: False)
+    recipe = dataclasses.replace(RECIPE, epochs=1, precision="bfloat16")
+    with pytest.warns(RuntimeWarning, match='precision="bfloat16": this cpu has no instructions'):
+        assert train_epochs(network(), digits(100), recipe).recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("layer", "layout"),
+    [
+        (nn.Conv2d(4, 8, 1, stride=2), torch.contiguous_format),
+        (nn.Conv2d(64, 64, 1, stride=(1, 2), groups=16), torch.contiguous_format),
+        (nn.Conv2d(16, 8, 1, stride=2), torch.channels_last),
+        (nn.Conv2d(4, 8, 1), torch.channels_last),
+        (nn.Conv2d(4, 8, 3, stride=2), torch.channels_last),
+    ],
+)
+def test_channels_are_not_last_where_onednn_would_write_past_its_buffer(layer, layout):
+    model, seen = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(10)), []
+    model(torch.zeros(1, layer.in_channels, 8, 8))
+    assert gradient_layout(model) == layout
+    splits = digits(50)
+    repeated = splits.search_train.images.expand(-1, layer.in_channels, -1, -1)
+    train = Split(repeated.contiguous(), splits.search_train.labels)
+    narrow = dataclasses.replace(splits, search_train=train, search_val=train)
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    train_epochs(model, narrow, dataclasses.replace(RECIPE, epochs=1))
+    assert seen[0].is_contiguous(memory_format=layout)
 
 
 def test_cutout_blanks_a_square_that_may_leave_the_image():

@@ -22,7 +22,7 @@ from pruning_agents.cli.delivery import add_size, comparison
 from pruning_agents.cli.output import MODEL_NAME
 from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.evaluation.metrics import Metrics
-from pruning_env.evaluation.precision import PRECISIONS
+from pruning_env.evaluation.precision import TRAINING_PRECISIONS
 from pruning_env.evaluation.recovery.processes import processes
 from pruning_env.evaluation.recovery.training import (
     Checkpoints,
@@ -117,9 +117,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=TRAINING_PRECISIONS,
         default=default.precision,
-        help="of the forward and backward pass (default: %(default)s)",
+        help="of the forward and backward pass; auto is bfloat16 where the device computes in "
+        "it, else float32 (default: %(default)s)",
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="open the test split for the result")
@@ -171,7 +172,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         task=task.name,
         source=dict(stored.extra),
         source_sha256=stored.weights_sha256,
-        recipe=asdict(recipe),
+        recipe=asdict(trained.recipe),
         epoch=trained.epoch,
         before_val=trained.before.accuracy,
         val_accuracy=accuracy(trained.model, "search-val"),
@@ -194,7 +195,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
         keep,
         architecture=stored.architecture,
         input_shape=stored.input_shape,
-        extra={**stored.extra, "val_accuracy": row.val_accuracy, "finetuned": asdict(recipe)},
+        extra={
+            **stored.extra,
+            "val_accuracy": row.val_accuracy,
+            "finetuned": asdict(trained.recipe),
+        },
     )
     atomic_write(options.out / ROW_FILE, json.dumps(asdict(row), allow_nan=False) + "\n")
     (options.out / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning_env.evaluation.gradients import computing_gradients
+from pruning_env.evaluation.gradients import computing_gradients, laid_out
 from pruning_env.graph.channel_graph import ChannelGraph, Slot
 from pruning_env.graph.functional import call_with
 
@@ -154,6 +154,7 @@ def _by_inputs(
     gates = np.zeros((batches, graph.num_channels))
     # A module that is never called may still lend its weight to a function, which shows here.
     lent = {name: state[name].clone().requires_grad_() for name in taps.idle}
+    images = laid_out(images, model) if lent else images
     seen: list[tuple[str, Tensor, int]] = []
 
     def tap(path: str, x: Tensor) -> Tensor:
@@ -200,6 +201,7 @@ def _by_weights(
 ) -> NDArray[np.float64]:
     """Gates from the gradients by the weights that read the channels, one pass per batch."""
     weights = {slot.tensor: state[slot.tensor].clone().requires_grad_() for slot in readers}
+    images = laid_out(images, model)
     gates = []
     for part, targets in zip(images.split(batch), labels.split(batch), strict=True):
         value = loss(call_with(model, state | weights, part), targets)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_env.arguments import check_choice, check_new_name
-from pruning_env.evaluation.gradients import computing_gradients
+from pruning_env.evaluation.gradients import computing_gradients, laid_out
 from pruning_env.evaluation.importance.gate_gradients import (
     NotFiniteError,
     channel_sums,
@@ -340,7 +340,8 @@ def taylor_weights(evidence: Evidence) -> Scores:
         for name, parameter in evidence.model.named_parameters()
     }
     with reading(evidence.model), computing_gradients():
-        loss = F.cross_entropy(call_with(evidence.model, weights, images), labels)
+        outputs = call_with(evidence.model, weights, laid_out(images, evidence.model))
+        loss = F.cross_entropy(outputs, labels)
         found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
     gradients = dict(zip(weights, found, strict=True))
     graph = evidence.graph

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning_env.arguments import check_choice, check_count, check_fraction, check_positive
-from pruning_env.evaluation.gradients import computing_gradients
+from pruning_env.evaluation.gradients import computing_gradients, gradient_layout, laid_out
 from pruning_env.tasks.data import Split, Splits
 
 __all__ = [
@@ -188,7 +188,7 @@ class FineTuner:
             if on_gpu:
                 with torch.cuda.device(self._device):
                     torch.cuda.manual_seed(seed)
-            model.train().to(memory_format=torch.channels_last)
+            model.train().to(memory_format=gradient_layout(model))
             generator = torch.Generator().manual_seed(seed)
             for step in self._descend(
                 model, self._teacher if teacher is None else teacher, generator
@@ -261,12 +261,11 @@ def training_images(
         dtype: of the result.
 
     Returns:
-        (N, C, H, W) on the same device, in channels-last order.
+        (N, C, H, W) on the same device.
     """
     moved = augment(stored, splits.shift, splits.flip, generator)
     labels = torch.empty(len(moved), dtype=torch.int64)  # `Split` wants some; nobody reads them
-    images = splits.normalised(Split(moved, labels), stored.device, dtype)
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+    return splits.normalised(Split(moved, labels), stored.device, dtype)
 
 
 def objective(
@@ -293,6 +292,7 @@ def objective(
         bfloat16: Whether both networks run in bfloat16 where autocast allows it; the loss itself
             is float32.
     """
+    images = laid_out(images, model)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
         taught = None
         if teacher is not None and share > 0:
