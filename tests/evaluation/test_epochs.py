@@ -222,7 +222,8 @@ def test_a_training_that_diverges_says_so(tmp_path):
 def test_a_training_runs_in_what_the_device_computes_quickly(quick, monkeypatch):
     monkeypatch.setattr(precision, "_computes_bfloat16", lambda device: quick)
     model, seen = network(), set()
-    model.get_submodule("linear").register_forward_hook(lambda _, inputs, output: seen.add(output.dtype))
+    last = model.get_submodule("linear")
+    last.register_forward_hook(lambda _, inputs, output: seen.add(output.dtype))
     recipe = dataclasses.replace(RECIPE, epochs=1, ema=0.0)
     ran = train_epochs(model, digits(100), recipe).recipe
     assert ran == dataclasses.replace(recipe, precision="bfloat16" if quick else "float32")

@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -21,13 +23,13 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload([_WARM, __name__])
 
 
-def _lead(command: Callable[[list[str]], int], arguments: list[str]) -> None:
-    """Run a command as the leader of a group of processes, silently."""
+def _lead(command: Callable[[list[str]], int], arguments: list[str], said: str) -> None:
+    """Run a command as the leader of a group of processes; what it says goes to a file."""
     os.setsid()
     torch.set_num_threads(1)
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
+    saying = os.open(said, os.O_WRONLY)
+    os.dup2(saying, 1)
+    os.dup2(saying, 2)
     raise SystemExit(command(arguments))
 
 
@@ -41,12 +43,21 @@ class Fork:
 
     def __init__(self, command: Callable[[list[str]], int], arguments: list[str]) -> None:
         self.begun = time.monotonic()
-        self.process = _SERVER.Process(target=_lead, args=(command, arguments))
+        handle, said = tempfile.mkstemp(prefix="cnnprune-fork-")
+        os.close(handle)
+        self._said = Path(said)
+        self.process = _SERVER.Process(target=_lead, args=(command, arguments, said))
         self.process.start()
 
     def end(self) -> tuple[int | None, float]:
-        """Wait for it; its exit code, negative for a signal, and the seconds it took."""
+        """Wait for it; its exit code, negative for a signal, and the seconds it took.
+
+        What a command said that failed is printed, for the report of the test that fails.
+        """
         self.process.join()
+        if self.process.exitcode not in (0, -signal.SIGKILL):
+            print(self._said.read_text(errors="replace"))
+        self._said.unlink(missing_ok=True)
         return self.process.exitcode, time.monotonic() - self.begun
 
     def kill_after(self, seconds: float) -> bool:
