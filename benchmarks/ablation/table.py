@@ -12,7 +12,7 @@ from pruning_agents.comparison.statistics import bootstrap
 
 __all__ = ["to_markdown"]
 
-_TITLES = ("variant", "seeds", "feasible", "search-val %", "regret", "evaluations", "seconds")
+_TITLES = ("variant", "seeds", "feasible", "search-val %", "regret", "evaluations")
 
 _NOTES = """
 Solved tier, at most 40 % of the filters and neurons kept. One part of ours at a time in place of
@@ -64,5 +64,4 @@ def _line(name: str, rows: Sequence[AblationRow]) -> tuple[str, ...]:
         f"{len(regrets)} of {len(rows)}",
         *shown,
         f"{np.mean([row.evaluations for row in rows]):,.0f}",
-        f"{np.mean([row.seconds for row in rows]):.1f}",
     )
