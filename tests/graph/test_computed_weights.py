@@ -232,9 +232,33 @@ def test_no_label_is_made_per_element_of_a_computed_weight(
     assert sum(made) <= 100  # rows and columns of three layers; the weight has 864 elements
 
 
-def test_macs_of_computed_weights_are_exact() -> None:
-    network = Between(utils.parametrizations.weight_norm(conv(groups=4)), 12).eval()
-    x = torch.randn(2, 3, 8, 8)
+class Mixed(nn.Module):
+    """Its weight is a mixture that depends on the images (Yang et al. 2019, CondConv)."""
+
+    def __init__(self, transposed: bool = False) -> None:
+        super().__init__()
+        self.apply_weight = functional.conv_transpose2d if transposed else functional.conv2d
+        self.shape = (8, 12, 3, 3) if transposed else (12, 8, 3, 3)
+        self.experts = nn.Parameter(torch.randn(4, 12 * 8 * 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = x.mean((0, 2, 3))[:4].softmax(0)
+        return self.apply_weight(x, (shares @ self.experts).view(self.shape), padding=1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        utils.parametrizations.weight_norm(conv(groups=4)),
+        Several("sorted"),
+        Mixed(),
+        Mixed(transposed=True),
+    ],
+    ids=["norm", "sorted", "mixed", "mixed, transposed"],
+)
+def test_macs_of_computed_weights_are_exact(layer: nn.Module) -> None:
+    network = Between(layer, 12).eval()
+    x = torch.randn(1 if isinstance(layer, Mixed) else 2, 3, 8, 8)
     graph = ChannelGraph.trace(network, x)
     with FlopCounterMode(display=False) as counter:
         network(x)

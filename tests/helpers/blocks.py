@@ -259,7 +259,7 @@ class Residual(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [body(x) for body in self.bodies]
-        first = parts[0]
+        first = sum(parts[1:], parts[0])  # what reaches no output is not pruned: all are used
         if self.how == "scaled":
             return x + self.alpha * sum(parts) * 0.3
         if self.how == "layer scale":

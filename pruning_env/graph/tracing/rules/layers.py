@@ -33,7 +33,7 @@ def convolution(
 ) -> Tensor:
     """The channels that a convolution makes; grouped ones keep the same in every group."""
     if not isinstance(weight, (Param, Weight)):
-        return _computed(context, node, x, weight, bias)
+        return _times_computed(context, node, context.shape(node), x, weight, bias)
     shape, dim = _geometry(context, node, weight, stride)
     if (passed := sideways(context, node, x, weight, stride, padding, dilation)) is not None:
         return passed
@@ -70,7 +70,7 @@ def _conv_transpose(
     dilation: Any = 1,
 ) -> Tensor:
     if not isinstance(weight, (Param, Weight)):
-        return _computed(context, node, x, weight, bias)
+        return _times_computed(context, node, x.shape, x, weight, bias)
     shape, dim = _geometry(context, node, weight, stride)
     into = context.channels_of(node, x, dim)
     inputs, per_group = weight.shape[0], weight.shape[1]
@@ -108,6 +108,17 @@ def _watch(context: Context, node: Node, weight: Param | Weight, into: Tensor, o
             context.take_statistics(node, into, reason, made=out)
 
 
+def _times_computed(
+    context: Context, node: Node, rows: Sequence[int], x: Any, weight: Any, bias: Any
+) -> Tensor:
+    """A layer whose weight cannot be followed, so that no channel changes what it costs.
+
+    `rows` is the shape of what has a number per row of the weight: outputs or, transposed, inputs.
+    """
+    context.trace.constant_macs += math.prod(rows) * math.prod(weight.shape[1:])
+    return _computed(context, node, x, weight, bias)
+
+
 def _computed(context: Context, node: Node, *values: Any) -> Tensor:
     return context.give_up(
         node, values, f"the weight of {context.where(node)} is computed in forward"
@@ -139,7 +150,7 @@ def _number_groups(context: Context, node: Node, labels: Tensor) -> None:
 def _linear(context: Context, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
     if isinstance(weight, (Param, Weight)) and len(weight.shape) == 2:
         return _contract(context, node, x, -1, weight, 1, bias)
-    return _computed(context, node, x, weight, bias)
+    return _times_computed(context, node, context.shape(node), x, weight, bias)
 
 
 def _contract(
