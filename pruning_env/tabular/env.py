@@ -90,7 +90,7 @@ class CNNPruneTabularEnv(CNNPruneEnv):
     | `observation`       | str   | `"flat"`            | `flat`, `dict`                        |
     | `rank_every`        | int   | `None`              | `None`: the ranking is the table's    |
     | `sensitivity_every` | int   | `None`              | `None`: the table holds no gradients  |
-    | `recovery`          | str   | `"bn"`              | `none`, `bn`, `reconstruct`           |
+    | `recovery`          | str   | `"bn"`              | `none`, `bn`                          |
     | `constraint`        | str   | `"terminate"`       | as in `CNNPrune-v0`                   |
     | `render_mode`       | str   | `None`              | `human`, `ansi`, `rgb_array`          |
 

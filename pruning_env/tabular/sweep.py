@@ -2,14 +2,14 @@
 
 The activations after a stage depend only on the widths up to there, recalibrated batch norms
 included, so each stage runs once for each choice of widths so far; and the channels of the last
-group do not see each other, fitted or not, so one pass serves all widths of that group. The results
-are those of `Evaluator` up to rounding. Knows nothing of files or of the table's format.
+group do not see each other, so one pass serves all widths of that group. The results are those of
+`Evaluator` up to rounding. Knows nothing of files or of the table's format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from pruning_env.evaluation.metrics import LOSS_CAP
-from pruning_env.evaluation.recovery.batch_norm import recalibrate_batch_norm
-from pruning_env.evaluation.recovery.reconstruction import Reconstruction
+from pruning_env.evaluation.recovery.batch_norm import RECOVERIES
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tasks.models import CifarResNet
 
@@ -65,7 +64,7 @@ class Sweep:
         model: ResNet-8 in eval mode, whose shortcuts have weights: two groups per stage.
         graph: its channels.
         rank: (C,) the order in which channels go, see `ChannelGraph.rank`.
-        recovery: "none", "bn" or "reconstruct".
+        recovery: "none" or "bn".
         images: calibration, search-val and test images, normalised, as the evaluator has them.
         val_labels: (n,) of search-val.
         test_labels: (n,) of test.
@@ -86,9 +85,8 @@ class Sweep:
         self._model = model
         self._graph = graph
         self._rank = rank
-        self._recalibrate = recalibrate_batch_norm if recovery == "bn" else None
-        fits = recovery == "reconstruct"
-        self._fitted = Reconstruction(graph, model, images[0]) if fits else None
+        self._recover = RECOVERIES[recovery]
+        self._recalibrates = recovery != "none"
         self._start = _Flow(*images)
         self._val_labels = val_labels
         self._test_labels = test_labels
@@ -104,44 +102,33 @@ class Sweep:
             counts: widths of all groups but the last.
             last: (n,) widths of the last group.
         """
-        keep = self._graph.keep_top(self._rank, np.array([*counts, self._graph.sizes[-1]]))
-        flow = self._recalibrated(keep, counts) if self._fitted is None else self._refitted(keep)
-        heads = [self._head(int(width), keep, flow.calibration) for width in last]
-        val = self._metrics(flow.val, self._val_labels, heads)
-        test = self._metrics(flow.test, self._test_labels, heads)
-        return Judged(*val, *test)
-
-    def _recalibrated(self, keep: NDArray[np.bool_], counts: tuple[int, ...]) -> _Flow:
-        """What the head reads where layers stay as they are."""
+        dense_last = int(self._graph.sizes[-1])
+        keep = self._graph.keep_top(self._rank, np.array([*counts, dense_last]))
         model = self._graph.prune(self._model, keep).eval()
         assert isinstance(model, CifarResNet)
-        first, second, third = _stages(model)
         flow = self._start
-        for length, stage in ((2, first), (4, second)):
+        for length, stage in (
+            (2, nn.Sequential(model.conv1, model.bn1, nn.ReLU(), model.layer1)),
+            (4, model.layer2),
+        ):
             known = self._shared.get(counts[:length])
             if known is None:
                 # Neighbours in the grid's order come together: one entry per stage is enough.
                 self._shared = {k: v for k, v in self._shared.items() if len(k) < length}
                 known = self._shared[counts[:length]] = self._through(stage, flow)
             flow = known
-        return self._through(third, flow)
-
-    def _refitted(self, keep: NDArray[np.bool_]) -> _Flow:
-        """What the head reads where layers are fitted."""
-        assert self._fitted is not None
-        model = self._fitted.pruned(keep)
-        assert isinstance(model, CifarResNet)
-        body = nn.Sequential(*_stages(model))
-        flow = self._through(body, self._start)
-        with torch.inference_mode():
-            return replace(flow, calibration=body(self._fitted.images))
+        pooled = nn.Sequential(model.layer3, nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+        flow = self._through(pooled, flow)
+        val = self._metrics(flow.val, self._val_labels, last)
+        test = self._metrics(flow.test, self._test_labels, last)
+        return Judged(*val, *test)
 
     def _through(self, stage: nn.Module, flow: _Flow) -> _Flow:
         stage.eval()
         calibration = flow.calibration
-        if self._recalibrate is not None:
+        if self._recalibrates:
             recorder = _Recorder(stage)
-            self._recalibrate(recorder, flow.calibration)
+            self._recover(recorder, flow.calibration)
             calibration = torch.cat(recorder.outputs)
         with torch.inference_mode():
             return _Flow(
@@ -152,41 +139,25 @@ class Sweep:
                 ),
             )
 
-    def _head(
-        self, width: int, keep: NDArray[np.bool_], calibration: torch.Tensor
-    ) -> tuple[torch.Tensor, nn.Linear]:
-        """Which features the head reads at a width of the last group, and the head."""
-        kept = torch.from_numpy(np.flatnonzero(self._head_rank < width))
-        dense = self._model.linear
-        head = nn.Linear(len(kept), dense.out_features)
-        with torch.no_grad():
-            head.weight.copy_(dense.weight.index_select(1, kept))
-            head.bias.copy_(dense.bias)
-        if self._fitted is not None:
-            self._fitted.fit("linear", head, calibration.index_select(1, kept), keep)
-        return kept, head
-
     def _metrics(
-        self,
-        features: torch.Tensor,
-        labels: torch.Tensor,
-        heads: Sequence[tuple[torch.Tensor, nn.Linear]],
+        self, features: torch.Tensor, labels: torch.Tensor, last: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """As `metrics.measure`, for each width of the last group."""
+        linear = self._model.linear
         with torch.inference_mode():
-            each = [head(features.index_select(1, kept)) for kept, head in heads]
-            logits = torch.stack(each)
+            logits = torch.stack(list(self._logits(features, linear, last)))
             finite = logits.isfinite().all(dim=-1)
             correct = ((logits.argmax(dim=-1) == labels) & finite).sum(dim=-1)
-            target = labels.expand(len(heads), -1)
-            losses = functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
-            losses = torch.where(finite, losses, LOSS_CAP).clamp(max=LOSS_CAP)
-            loss = losses.sum(dim=-1, dtype=torch.float64) / len(labels)
+            target = labels.expand(len(last), -1)
+            each = functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+            each = torch.where(finite, each, LOSS_CAP).clamp(max=LOSS_CAP)
+            loss = each.sum(dim=-1, dtype=torch.float64) / len(labels)
         return correct.numpy(), loss.numpy()
 
-
-def _stages(model: CifarResNet) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """All but the head, one after the other."""
-    first = nn.Sequential(model.conv1, model.bn1, nn.ReLU(), model.layer1)
-    third = nn.Sequential(model.layer3, nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
-    return first, model.layer2, third
+    def _logits(
+        self, features: torch.Tensor, linear: nn.Linear, last: NDArray[np.int64]
+    ) -> Iterator[torch.Tensor]:
+        for width in last:
+            kept = torch.from_numpy(np.flatnonzero(self._head_rank < width))
+            weight = linear.weight.index_select(1, kept)
+            yield functional.linear(features.index_select(1, kept), weight, linear.bias)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["RECOVERIES", "SHIPPED", "Results", "Table", "load_table", "ranking_hash", "save_table"]
 
 FORMAT = 1
-RECOVERIES = ("none", "bn", "reconstruct")
+RECOVERIES = ("none", "bn")
 """What was done to each network before it was judged, see recovery.py; one set of results each."""
 
 SHIPPED = Path(__file__).with_name("digits-resnet8.npz")

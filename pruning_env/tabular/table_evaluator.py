@@ -37,7 +37,7 @@ class TableEvaluator:
     Args:
         table: Of the network that `graph` is of.
         graph: Its channels.
-        recovery: "none", "bn" or "reconstruct": which of the table's results are asked for.
+        recovery: "none" or "bn": which of the table's results are asked for.
 
     Attributes:
         graph: As given.

@@ -97,16 +97,13 @@ class Reconstruction:
         graph: Channel graph of `model`.
         model: The dense network on its device, eval mode; read only.
         images: (N, ...) calibration images; those used lie at equal distances among them.
-
-    Attributes:
-        images: Those used.
     """
 
     def __init__(self, graph: ChannelGraph, model: nn.Module, images: Tensor) -> None:
         self._graph = graph
         self._model = model
         number = min(len(images), max(CALIBRATION_BATCH, _NUMBERS // images[0].numel()))
-        self.images = images[torch.arange(number) * len(images) // number]
+        self._images = images[torch.arange(number) * len(images) // number]
         self._owners = {(slot.tensor, slot.dim): slot.channels for slot in graph.slots}
 
     @cached_property
@@ -124,39 +121,20 @@ class Reconstruction:
         network = self._graph.prune(self._model, keep).eval()
         if keep.all():
             return network
+        kept = np.append(keep, True)  # channel -1 reads the last entry: never removed
         norms = batch_norms(network)
 
         def fit(path: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            follower = self._targets[path].norm
-            self.fit(path, layer, inputs[0], keep, None if follower is None else norms[follower])
+            target = self._targets[path]
+            norm = None if target.norm is None else norms[target.norm]
+            _fit(layer, inputs[0], target, self._outputs_kept(path, kept), norm)
 
         followers = {target.norm for target in self._targets.values()}
         others = [norm for path, norm in norms.items() if path not in followers]
         layers = {path: network.get_submodule(path) for path in self._targets}
         with self._running(), batch_statistics(others), _before(layers, fit):
-            network(self.images)
+            network(self._images)
         return network
-
-    def fit(
-        self,
-        path: str,
-        layer: nn.Module,
-        x: Tensor,
-        keep: NDArray[np.bool_],
-        norm: nn.Module | None = None,
-    ) -> None:
-        """Fit one layer of a pruned network, in place, to what it says in the dense one.
-
-        Args:
-            path: Of the layer, one that can be fitted.
-            layer: In the pruned network.
-            x: (N, ...) what it reads there, of `images`.
-            keep: (C,) bool of that network.
-            norm: The batch norm that takes its outputs as they are, or None.
-        """
-        kept = np.append(keep, True)  # channel -1 reads the last entry: never removed
-        with self._running():
-            _fit(layer, x, self._targets[path], self._outputs_kept(path, kept), norm)
 
     @cached_property
     def _targets(self) -> dict[str, _Target]:
@@ -188,7 +166,7 @@ class Reconstruction:
                     hooks.callback(layer.register_forward_hook(partial(look, path)).remove)
                 elif id(layer) in paths:
                     hooks.callback(layer.register_forward_pre_hook(follow).remove)
-            self._model(self.images)
+            self._model(self._images)
         # A norm of several layers has one mean, which cannot hold a constant for each.
         once = {path for path in calls if calls.count(path) == 1}
         own = {path: norm for path, norm in followers.items() if norm in once}
@@ -220,12 +198,12 @@ class Reconstruction:
                 channels = np.repeat(first, layer.weight.shape[1])
         if channels is None or kept[channels].all():
             return None
-        return torch.from_numpy(np.flatnonzero(kept[channels])).to(self.images.device)
+        return torch.from_numpy(np.flatnonzero(kept[channels])).to(self._images.device)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         """No gradients, and no rounding but the model's own."""
-        with torch.inference_mode(), arithmetic("float32", self.images.device):
+        with torch.inference_mode(), arithmetic("float32", self._images.device):
             yield
 
 
