@@ -234,7 +234,7 @@ def _compare(
     dtype: torch.dtype,
 ) -> _Comparison:
     """Compare the pruned with the masked and the masked with the dense model."""
-    _keep_signals_alive(model, graph, keep, example_input(entry, 2, seed, dtype))
+    keep_signals_alive(model, graph, keep, example_input(entry, 2, seed, dtype))
     one, other = (example_input(entry, 1, each, dtype) for each in (seed, seed + 1))
     small = graph.prune(model, keep)
     pruned = leaves(small(*one))
@@ -251,7 +251,7 @@ def _compare(
     )
 
 
-def _keep_signals_alive(
+def keep_signals_alive(
     model: nn.Module, graph: ChannelGraph, keep: NDArray[np.bool_], inputs: tuple[Tensor, ...]
 ) -> None:
     """Scale the weights of `model`, and set its batch norms' statistics, for life under a mask.
@@ -259,9 +259,10 @@ def _keep_signals_alive(
     With those of the dense network, what a deep network that has lost nine channels in ten knows of
     its input fades from layer to layer, and a wrong channel in it would not show. Run once, the
     masked model tells which factors give every layer's products unit variance, and which rows to
-    turn round lest nothing of them passes a ReLU.
+    turn round lest nothing of them passes a ReLU. Modules that it runs cut to the mask stay as they
+    are.
     """
-    masked = graph.mask(model, keep)
+    masked, whole = graph.mask(model, keep), dict(model.named_modules())
     norms: dict[str, nn.Module] = {}
     factors: dict[str, Tensor] = {}
 
@@ -285,6 +286,8 @@ def _keep_signals_alive(
         return products * factor + bias
 
     for name, module in masked.named_modules():
+        if name not in whole:
+            continue
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             module.register_forward_hook(partial(enliven, name))
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):

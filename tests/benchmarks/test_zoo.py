@@ -32,7 +32,7 @@ from benchmarks.zoo.run import ZooSettings, run_zoo
 from benchmarks.zoo.surgery import SurgerySettings, run_surgery, slicer
 from benchmarks.zoo.table import summary, to_markdown
 from benchmarks.zoo.timing import interleaved
-from benchmarks.zoo.worker import difference, staying, trains_a_step
+from benchmarks.zoo.worker import difference, keep_signals_alive, staying, trains_a_step
 from pruning_agents.search.rows import Provenance
 from pruning_env.graph.channel_graph import ChannelGraph
 from tests.helpers.paths import ROOT
@@ -226,6 +226,34 @@ def test_a_difference_is_relative_and_never_hides_what_is_not_finite() -> None:
     assert math.isnan(difference([torch.tensor([math.nan])], [one[:1]]))
     assert math.isnan(difference([one], [ten[:1]]))
     assert math.isnan(difference([one], [one, one]))
+
+
+class Gated(nn.Module):
+    """A gate that runs cut to the mask also in the masked network (ECA, Wang et al. 2020)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.gate = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        gates = self.gate(y.mean((2, 3)).unsqueeze(1)).sigmoid()
+        return self.b(y * gates.view(len(y), -1, 1, 1))
+
+
+@torch.no_grad()
+def test_signals_are_kept_alive_where_a_masked_network_holds_cut_modules() -> None:
+    model, x = Gated().eval(), torch.randn(4, 3, 8, 8)
+    model.a.weight.mul_(1e-3)
+    graph = ChannelGraph.trace(model, x)
+    keep = graph.random_keep(0.5, np.random.default_rng(0))
+    gate = model.gate.weight.clone()
+    keep_signals_alive(model, graph, keep, (x,))
+    assert torch.equal(model.gate.weight, gate)
+    kept = graph.prune(model, keep).get_submodule("a")
+    assert isinstance(kept, nn.Conv2d) and kept.bias is not None
+    assert float((kept(x) - kept.bias.view(-1, 1, 1)).std()) == pytest.approx(1, rel=0.5)
 
 
 def test_a_model_that_cannot_train_says_why() -> None:
