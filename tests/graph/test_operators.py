@@ -185,3 +185,18 @@ def test_a_product_with_a_weight_is_a_layer(
     graph = ChannelGraph.trace(network, image)
     assert {group.name: group.size for group in graph.groups} == {"conv": 6, "weight": 4}
     check_pruning(graph, network, (image,), graph.random_keep(0.5, np.random.default_rng(1)))
+
+
+def test_of_channels_whose_variance_is_taken_two_stay() -> None:
+    """A norm by the variance over channels alone, as timm's SimpleNorm: one channel has none."""
+
+    class Norm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.rsqrt(x.var(1, keepdim=True) + 1e-6)
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), Norm(), nn.Conv2d(8, 4, 1)).double().eval()
+    image = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    graph = ChannelGraph.trace(network, image)
+    assert [group.size for group in graph.groups] == [6]
+    assert graph.frozen["0"] == "2 of 8 channels: var in 1 needs two values"
+    check_pruning(graph, network, (image,), graph.random_keep(0.0, np.random.default_rng(1)))

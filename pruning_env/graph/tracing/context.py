@@ -331,6 +331,11 @@ class Context:
         made = labels[:0] if made is None else made
         self.statistics.append(Statistics(self.calls.module_of(node), labels, made, reason))
 
+    def hold_two(self, node: Node, labels: Tensor) -> None:
+        """Keep two of a line of labels: a variance of a single value does not exist."""
+        two = torch.cat([labels[:1], labels[labels != labels[0]][:1]])
+        self.freeze(two, f"{self.where(node)} needs two values")
+
     def give_up(self, node: Node, values: Any, reason: str | None = None) -> Any:
         """Freeze everything that reaches `node`; its results are `FIXED`."""
         reason = reason or f"no rule for {self.where(node)}"

@@ -53,8 +53,9 @@ def _spatial(context: Context, node: Node, x: Any, *args: Any, **_: Any) -> Any:
 
 
 # Reductions whose result over any subset of channels is the same statistic of that subset.
-STATISTICS = {"mean", "sum", "amax", "amin", "std", "var", "max", "min", "logsumexp", "norm"}
-STATISTICS |= {"linalg_vector_norm", "var_mean", "std_mean", "median"}
+STATISTICS = {"mean", "sum", "amax", "amin", "max", "min", "logsumexp", "norm"}
+VARIANCES = {"std", "var", "var_mean", "std_mean"}
+STATISTICS |= {"linalg_vector_norm", "median"} | VARIANCES
 
 
 @register_operator(
@@ -75,6 +76,8 @@ def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
             context.misplace(node, labels, reason)
             return fixed_like(node.meta["val"])
         context.take_statistics(node, along(labels, d), reason)
+        if dims == {d} and operator_name(node) in VARIANCES:
+            context.hold_two(node, along(labels, d))
         labels = fixed(tuple(labels.shape))
     index = tuple(0 if d in dims else slice(None) for d in range(labels.dim()))
     keep = tuple(slice(0, 1) if d in dims else slice(None) for d in range(labels.dim()))

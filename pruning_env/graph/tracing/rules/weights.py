@@ -19,7 +19,7 @@ from pruning_env.graph.tracing.calls import CONSTANT
 from pruning_env.graph.tracing.context import Context
 from pruning_env.graph.tracing.rules.movement import rearranged
 from pruning_env.graph.tracing.rules.registry import WEIGHT_RULES, Rule, arguments, operator_name
-from pruning_env.graph.tracing.rules.space import STATISTICS
+from pruning_env.graph.tracing.rules.space import STATISTICS, VARIANCES
 from pruning_env.graph.tracing.trace import Owned, Param
 from pruning_env.graph.tracing.weights import Axis, Factor, Weight, plain
 
@@ -194,7 +194,7 @@ def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
     dims = bound.get("dim")
     dims = range(weight.dim()) if dims is None or dims == [] else dims
     dims = [dims] if isinstance(dims, int) else dims
-    if operator_name(node) in ("var", "std", "var_mean", "std_mean"):
+    if operator_name(node) in VARIANCES:
         _hold_two(context, node, [weight.axes[d] for d in dims])
     result = weight.without(dims, keepdim=bool(bound.get("keepdim")))
     value = node.meta["val"]
@@ -202,13 +202,11 @@ def _reduce(context: Context, node: Node, x: Any, *args: Any, **kwargs: Any) -> 
 
 
 def _hold_two(context: Context, node: Node, axes: Sequence[Axis]) -> None:
-    """A variance of a single value does not exist: of the channels it runs over, two stay."""
+    """Of the channels that a variance runs over, if these are all that it runs over, two stay."""
     factors = [factor for axis in axes for factor in axis]
     wide = [factor.labels for factor in factors if factor.labels.any()]
     if wide and len(wide) == len(factors):
-        labels = wide[0]
-        two = torch.cat([labels[:1], labels[labels != labels[0]][:1]])
-        context.freeze(two, f"{context.where(node)} needs two values")
+        context.hold_two(node, wide[0])
 
 
 @weight_rule("mv", "dot", "vdot", "matmul", "mm")
