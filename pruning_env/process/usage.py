@@ -27,6 +27,10 @@ IMPLAUSIBLE = 0.25
 """Share of the MACs expected to meet a measured limit, below which no network is cut to meet it."""
 
 
+LEAST_TRIES = 2
+"""Measurements of the smallest network before the last one, which may refuse a limit."""
+
+
 class UsageMeter:
     """Measures what networks use of each budget, as ratios to the dense one.
 
@@ -83,14 +87,16 @@ class UsageMeter:
                 )
 
     def least(self, index: int) -> float:
-        """What the smallest network uses of the `index`-th budget; measured once."""
+        """What the smallest network uses of the `index`-th budget; kept once it is known."""
         if index not in self._least:
             budget, keep = self.budgets[index], self._smallest
-            self._least[index] = (
-                self._compare(budget, keep, None)
-                if budget.compared
-                else (self._amount(budget, keep, None) / self._dense[index])
-            )
+            if budget.compared:
+                # A limit is refused for good by what one busy moment says, so several are asked.
+                tries = (self._compare(budget, keep, None) for _ in range(LEAST_TRIES))
+                met = next((ratio for ratio in tries if ratio <= budget.limit), None)
+                self._least[index] = self._compare(budget, keep, None) if met is None else met
+            else:
+                self._least[index] = self._amount(budget, keep, None) / self._dense[index]
         return self._least[index]
 
     def ratio(self, index: int, keep: np.ndarray, start: Weights | None = None) -> float:

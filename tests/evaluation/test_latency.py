@@ -1,6 +1,7 @@
 """Latency of models measured in turns."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,9 @@ def test_nothing_to_measure_is_refused(models, rounds, message):
         interleaved_latency(models, torch.zeros(1), rounds=rounds)
 
 
-def clocks(monkeypatch, wall, processor):
+def clocks(
+    monkeypatch: pytest.MonkeyPatch, wall: Any, processor: Any
+) -> tuple[nn.Module, nn.Module]:
     """A clock that each pass of model k moves by wall(k) and processor(k) seconds; such models."""
     now = np.zeros(2)
 

@@ -176,6 +176,12 @@ def test_a_latency_that_everything_removed_does_not_meet_is_refused(evaluator, m
         small_dynamics(evaluator, {"latency": 0.5})
 
 
+def test_one_busy_moment_refuses_no_limit(evaluator, monkeypatch):
+    seen = noisy(monkeypatch, lambda true, call: 0.63 if call < 3 else true)
+    small_dynamics(evaluator, {"latency": 0.5})
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize("constraint", ["project", "wall"])
 def test_noise_strips_no_network_and_is_no_success(evaluator, monkeypatch, constraint):
     """All measurements but the first, of the smallest network, say far too much."""
