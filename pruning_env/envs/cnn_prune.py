@@ -7,6 +7,7 @@ of pruning lives here.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from pruning_env.arguments import check_choice
 from pruning_env.envs.parts import make_parts
-from pruning_env.envs.rendering import render_ansi, render_rgb
+from pruning_env.envs.rendering import Painter, render_ansi
 from pruning_env.envs.report import Report
 from pruning_env.envs.viewer import Window
 from pruning_env.graph.selection import Groups
@@ -458,7 +459,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         if self.render_mode == "ansi":
             return render_ansi(self.graph, self.dynamics.budgets, self._history)
         if self.render_mode == "rgb_array":
-            return render_rgb(self.graph, self.dynamics.budgets, self._history)
+            return self._painter.frame(self._history)
         gym.logger.warn(
             "render() does nothing without a render mode; "
             f"make the environment with render_mode= one of {self.metadata['render_modes']}"
@@ -475,7 +476,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         if self.render_mode == "human":
             if self._window is None:
                 self._window = Window("CNNPrune", self.metadata["render_fps"])
-            self._window.show(render_rgb(self.graph, self.dynamics.budgets, self._history))
+            self._window.show(self._painter.frame(self._history))
+
+    @functools.cached_property
+    def _painter(self) -> Painter:
+        return Painter(self.graph, self.dynamics.budgets)
 
     @property
     def task_name(self) -> str:
@@ -620,4 +625,4 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
 
 # What a pickle leaves out: heavy, and determined by the arguments.
-_REBUILT = ("graph", "evaluator", "dynamics", "_observation", "_window")
+_REBUILT = ("graph", "evaluator", "dynamics", "_observation", "_window", "_painter")
