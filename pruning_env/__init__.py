@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from pruning_env.process.rewards import Outcome, register_reward
     from pruning_env.process.state import PruningState
     from pruning_env.tasks.data import Split, Splits, load_digits8, load_npz
+    from pruning_env.tasks.export import Exported, export
+    from pruning_env.tasks.making import make_task
     from pruning_env.tasks.models.loading import load_state_file
+    from pruning_env.tasks.quantisation import quantise_onnx
     from pruning_env.tasks.registry import Task, imagefolder_task, register_task
     from pruning_env.tasks.storage import load_pruned, save_pruned
 
@@ -42,12 +45,14 @@ __all__ = [
     "ChannelGraph",
     "Evaluator",
     "Evidence",
+    "Exported",
     "Outcome",
     "PruningState",
     "Split",
     "Splits",
     "Task",
     "draw_graph",
+    "export",
     "imagefolder_task",
     "importance_scores",
     "interleaved_latency",
@@ -55,6 +60,8 @@ __all__ = [
     "load_npz",
     "load_pruned",
     "load_state_file",
+    "make_task",
+    "quantise_onnx",
     "register_budget",
     "register_importance",
     "register_operator",
@@ -70,12 +77,14 @@ _HOMES = {
     "ChannelGraph": "graph.channel_graph",
     "Evaluator": "evaluation.evaluator",
     "Evidence": "evaluation.importance.scores",
+    "Exported": "tasks.export",
     "Outcome": "process.rewards",
     "PruningState": "process.state",
     "Split": "tasks.data",
     "Splits": "tasks.data",
     "Task": "tasks.registry",
     "draw_graph": "graph.picture",
+    "export": "tasks.export",
     "imagefolder_task": "tasks.registry",
     "importance_scores": "evaluation.importance.scores",
     "interleaved_latency": "evaluation.latency",
@@ -83,6 +92,8 @@ _HOMES = {
     "load_npz": "tasks.data",
     "load_pruned": "tasks.storage",
     "load_state_file": "tasks.models.loading",
+    "make_task": "tasks.making",
+    "quantise_onnx": "tasks.quantisation",
     "register_budget": "process.budgets",
     "register_importance": "evaluation.importance.scores",
     "register_operator": "graph.tracing.rules.registry",

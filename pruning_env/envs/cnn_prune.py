@@ -7,6 +7,7 @@ of pruning lives here.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from pruning_env.arguments import check_choice
 from pruning_env.envs.parts import make_parts
-from pruning_env.envs.rendering import render_ansi, render_rgb
+from pruning_env.envs.rendering import Painter, render_ansi
 from pruning_env.envs.report import Report
 from pruning_env.envs.viewer import Window
 from pruning_env.graph.selection import Groups
@@ -161,11 +162,14 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `wall`       | at least what later steps could not make up for; needs `max_steps`           |
     | `cost`       | what the action asks for, also when all budgets are met; needs `max_steps`   |
 
-    By `project` and `wall` an episode ends feasible, whatever the actions, unless even the floors
-    are above a budget. What the budgets need is the number of units along the step's own action
-    that meets all of them while one unit less does not. With `constraint="project", max_steps=1`,
-    an episode is one action that says how everything that must go is spread over the groups.
-    `pruning_env/process/constraints.py` has the exact rules.
+    By `project` and `wall` an episode ends feasible, whatever the actions: a limit that even the
+    floors exceed is refused at once. Only `latency` may end unmet, where noise alone would have the
+    network cut to pieces: it is never left with fewer than a quarter of the MACs that its limit
+    would need, were time to fall in a straight line with them; a warning says so. What the budgets
+    need is the number of units along the step's own action that meets all of them while one unit
+    less does not. With `constraint="project", max_steps=1`, an episode is one action that says how
+    everything that must go is spread over the groups. `pruning_env/process/constraints.py` has the
+    exact rules.
 
     ## Information
 
@@ -273,8 +277,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     those of registered functions of the pruned model. `filters` is the share of removable filters
     and neurons that is left, a layer's own each, also where layers lose channels together:
     RL-Pruner's sparsity, 1 - `filters`. `latency` is the time of the pruned model over the time of
-    the dense one for a batch of images, both timed in turns on this machine: it is noisy, and
-    neither transitions nor the vectorized environment are reproducible with it, whatever the seed.
+    the dense one for a batch of images, both timed in turns on this machine, by the clock (wall or
+    processor time) that flatters the pruned one less. What counts is the upper end of the 95 %
+    interval of its median, so a limit is met only as far as the noise lets one say so. Neither
+    transitions nor the vectorized environment are reproducible with it, whatever the seed.
     Budgets without a closed form build the pruned model to measure it, also where
     `project` and `wall` look for the step that meets the budgets.
 
@@ -453,7 +459,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         if self.render_mode == "ansi":
             return render_ansi(self.graph, self.dynamics.budgets, self._history)
         if self.render_mode == "rgb_array":
-            return render_rgb(self.graph, self.dynamics.budgets, self._history)
+            return self._painter.frame(self._history)
         gym.logger.warn(
             "render() does nothing without a render mode; "
             f"make the environment with render_mode= one of {self.metadata['render_modes']}"
@@ -470,7 +476,11 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         if self.render_mode == "human":
             if self._window is None:
                 self._window = Window("CNNPrune", self.metadata["render_fps"])
-            self._window.show(render_rgb(self.graph, self.dynamics.budgets, self._history))
+            self._window.show(self._painter.frame(self._history))
+
+    @functools.cached_property
+    def _painter(self) -> Painter:
+        return Painter(self.graph, self.dynamics.budgets)
 
     @property
     def task_name(self) -> str:
@@ -615,4 +625,4 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
 
 
 # What a pickle leaves out: heavy, and determined by the arguments.
-_REBUILT = ("graph", "evaluator", "dynamics", "_observation", "_window")
+_REBUILT = ("graph", "evaluator", "dynamics", "_observation", "_window", "_painter")

@@ -1,13 +1,16 @@
 """How long models take on this machine, measured side by side.
 
 Timings of small models drift with temperature, clock and neighbours, so the models take turns and
-each is summarised by its median. Knows nothing of pruning.
+each is summarised by its median; a ratio of two comes with what its spread leaves open. Knows
+nothing of pruning.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,17 +42,94 @@ def interleaved_latency(
         raise ValueError(f"rounds={rounds} must be at least 1")
     if not models:
         raise ValueError("models is empty; give at least one")
-    seconds = np.empty((warmup + rounds, len(models)))
+    turns = [_round(models, images, turn)[0] for turn in range(warmup + rounds)]
+    return np.median(turns[warmup:], axis=0)
+
+
+@dataclass(frozen=True)
+class LatencyRatio:
+    """Time of one model / time of another, and how sure that is.
+
+    Attributes:
+        low: lower end of the interval that holds the true median with 95 % confidence.
+        high: its upper end.
+        rounds: timed rounds that say so.
+    """
+
+    low: float
+    high: float
+    rounds: int
+
+
+#: Rounds that are timed at least; the least and largest of six hold the median with 97 %.
+FEWEST_ROUNDS = 6
+MOST_ROUNDS = 36
+CONFIDENCE = 0.95
+
+
+def latency_ratio(
+    dense: nn.Module, pruned: nn.Module, images: torch.Tensor, *, limit: float | None = None
+) -> LatencyRatio:
+    """Time of `pruned` / time of `dense` for one forward pass of `images`, on this machine.
+
+    The models take turns, and each round gives a ratio; the interval is that of their median, by
+    order statistics, so one slow round moves it little. On a CPU both the wall clock and the
+    processor time that this process was given are read, and the larger ratio counts: beside other
+    jobs a long pass is interrupted more often than a short one, so that the wall clock alone
+    flatters the small model.
+
+    Args:
+        dense: in eval mode, on the device of `images`.
+        pruned: likewise.
+        images: (N, ...) one batch.
+        limit: stop as soon as the interval does not hold it, which is a little less sure than the
+            whole; None, or while it does: `MOST_ROUNDS`.
+    """
+    models = [dense, pruned]
+    _round(models, images, 0)  # warms up
+    timed: list[NDArray[np.float64]] = []
+    for turn in range(MOST_ROUNDS):
+        timed.append(_round(models, images, turn))
+        if len(timed) < FEWEST_ROUNDS:
+            continue
+        low, high = _median_interval(np.array(timed), images.device.type == "cpu")
+        if limit is not None and not low <= limit < high:
+            break
+    return LatencyRatio(low, high, len(timed))
+
+
+def _median_interval(seconds: NDArray[np.float64], processor: bool) -> tuple[float, float]:
+    """The interval of the median ratio, of the clock by which it is larger.
+
+    Args:
+        seconds: (rounds, 2 clocks, 2 models), as `_round` gives them.
+        processor: whether processor time says something; else, and where that clock is too coarse
+            for the models, the wall clock alone counts.
+    """
+    clocks = [True, processor and bool((seconds[:, 1] > 0).all())]
+    ratios = np.sort(seconds[:, clocks, 1] / seconds[:, clocks, 0], axis=0)
+    count, outside, tail = len(ratios), -1, 0.0
+    while (tail := tail + math.comb(count, outside + 1) / 2**count) <= (1 - CONFIDENCE) / 2:
+        outside += 1
+    return float(ratios[outside].max()), float(ratios[-1 - outside].max())
+
+
+def _round(models: Sequence[nn.Module], images: torch.Tensor, turn: int) -> NDArray[np.float64]:
+    """(2, len(models)) seconds of wall clock and processor time; who begins depends on `turn`."""
+    seconds = np.empty((2, len(models)))
     with torch.inference_mode():
-        for turn in range(warmup + rounds):
-            for offset in range(len(models)):
-                index = (turn + offset) % len(models)
-                wait_for(images.device)
-                start = time.perf_counter()
-                models[index](images)
-                wait_for(images.device)
-                seconds[turn, index] = time.perf_counter() - start
-    return np.median(seconds[warmup:], axis=0)
+        for offset in range(len(models)):
+            index = (turn + offset) % len(models)
+            wait_for(images.device)
+            start = _clocks()
+            models[index](images)
+            wait_for(images.device)
+            seconds[:, index] = _clocks() - start
+    return seconds
+
+
+def _clocks() -> NDArray[np.float64]:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def wait_for(device: torch.device) -> None:

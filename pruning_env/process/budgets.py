@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 import numpy as np
 
 from pruning_env.arguments import check_choice, check_fraction, check_new_name
-from pruning_env.evaluation.latency import interleaved_latency
+from pruning_env.evaluation.latency import latency_ratio
 from pruning_env.plugins import load_plugins
 from pruning_env.process.filters import filters_at
 
@@ -47,23 +47,23 @@ _MEASURED: dict[str, BudgetFunction] = {}
 LATENCY_IMAGES = 32
 """Images in the batch that `latency` times: enough that arithmetic counts, small enough to wait."""
 
-LATENCY_ROUNDS = 15
-"""Timings whose median is taken, of the dense and of the pruned model in turns."""
 
-
-def latency(dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
-    """Time of `pruned` / time of `dense` on this machine, as it is now, for one batch.
+def latency(
+    dense: nn.Module, pruned: nn.Module, images: torch.Tensor, limit: float | None = None
+) -> float:
+    """Time of `pruned` / time of `dense` on this machine, as it is now, for one batch: at most.
 
     The first `LATENCY_IMAGES` of `images` are used. Both models are timed in turns in one call, so
-    that a slower or busier machine slows both. It is a measurement even so: it is noisy, and no two
-    runs give the same number.
+    that a slower or busier machine slows both. It is a measurement even so, and no two runs give
+    the same number; what counts is the upper end of the interval that its spread leaves, so that a
+    network that is said to meet `limit` does. See `latency_ratio`.
     """
-    batch = images[:LATENCY_IMAGES]
-    before, after = interleaved_latency([dense, pruned], batch, rounds=LATENCY_ROUNDS)
-    return float(after / before)
+    return latency_ratio(dense, pruned, images[:LATENCY_IMAGES], limit=limit).high
 
 
-_COMPARED: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor], float]] = {"latency": latency}
+_COMPARED: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor, float], float]] = {
+    "latency": latency
+}
 
 
 @overload
@@ -84,9 +84,11 @@ def register_budget(name: str, function: F | None = None) -> F | Callable[[F], F
         function: takes the pruned and recovered model in eval mode, which it may not change;
             returns a finite number, at least 0, in any unit: only its ratio to the dense model's
             value counts. It is called once for the dense model and once per step; where the
-            constraint looks for the step that meets the budgets, a few times more. With
-            `recovery="finetune"` every model that it is shown is trained first. If it is not
-            deterministic, neither is the environment.
+            constraint looks for the step that meets the budgets, once for the smallest network and
+            a few times more. Fewer channels must not use more then, and a limit that the smallest
+            exceeds is refused. With `recovery="finetune"` every model that it is shown is trained
+            first. If it is not deterministic, neither is the environment: let it return the most
+            that its noise leaves open.
 
     Returns:
         `function`, or the decorator.
@@ -133,8 +135,11 @@ class Budget:
         return self.name in _COMPARED
 
     def compare(self, dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
-        """What `pruned` uses / what `dense` does, both in eval mode, on (N, ...) `images`."""
-        return _COMPARED[self.name](dense, pruned, images)
+        """What `pruned` uses / what `dense` does, both in eval mode, on (N, ...) `images`.
+
+        The upper end of what the measurement leaves open, so that the limit is met if it says so.
+        """
+        return _COMPARED[self.name](dense, pruned, images, self.limit)
 
     def measure(
         self, graph: ChannelGraph, keep: np.ndarray, model: Callable[[], nn.Module]

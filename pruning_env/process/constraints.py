@@ -26,7 +26,8 @@ class StepPath:
         asked: units that the action asks for; may be more than are left.
         later: most units that all later steps of an episode of `max_steps` can take.
         left: units above the floors that this step and the later ones can take.
-        meets: whether all budgets are met after so many units, 0 to `left`. May be expensive.
+        meets: whether all budgets are met after so many units, 0 to `left`, or a measured one that
+            is not must be by now. May be expensive.
     """
 
     asked: int
@@ -114,9 +115,8 @@ class Project(Constraint):
 
     The step that would meet all budgets removes only as many units along its action as are needed:
     it meets them, and one unit less would not. The last of `max_steps` goes on along its action
-    until they are met, however far that is. So an episode ends feasible unless even the floors are
-    above a budget. With `max_steps=1` it is a bandit: one action says how all that must go is
-    spread over the groups.
+    until they are met, however far that is. So an episode ends feasible. With `max_steps=1` it is a
+    bandit: one action says how all that must go is spread over the groups.
     """
 
     name = "project"
@@ -138,8 +138,8 @@ class Wall(Constraint):
     more, n - m, where n are the fewest that meet all budgets along this action. In the last step m
     is 0. Later steps may go other ways than this one, so the bound is judged anew in each. An
     episode ends when all budgets are met, so after at most `max_steps`, and it ends feasible
-    whatever the actions were, unless even the floors are above a budget. Where actions ask for
-    enough, this is `terminate`; a step never removes less than asked.
+    whatever the actions were. Where actions ask for enough, this is `terminate`; a step never
+    removes less than asked.
     """
 
     name = "wall"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from pruning_env.arguments import check_fraction
 from pruning_env.process.actions import split_by_turns
 from pruning_env.process.constraints import Constraint, StepPath
 from pruning_env.process.filters import filters_per_channel
-from pruning_env.process.rounding import WidthUnits
 from pruning_env.process.state import PruningState
 from pruning_env.process.usage import NetworkUsage
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pruning_env.evaluation.metrics import Metrics
     from pruning_env.graph.channel_graph import ChannelGraph
     from pruning_env.process.actions import ActionKind
+    from pruning_env.process.budgets import Budget
     from pruning_env.process.ranking import Ranking
+    from pruning_env.process.rounding import WidthUnits
     from pruning_env.process.usage import UsageMeter
 
 __all__ = ["Cutting"]
@@ -40,10 +42,10 @@ class Cutting:
         usage_meter: of the budgets.
         channels_per_step: as of the process.
         filters_per_step: likewise.
-        round_to: likewise.
+        units: the steps in which widths shrink.
 
     Attributes:
-        units: the steps in which widths shrink.
+        units: as given.
         per_step: channels that a step announces, unless action or constraint say otherwise.
 
     Raises:
@@ -59,17 +61,17 @@ class Cutting:
         *,
         channels_per_step: float,
         filters_per_step: float | None,
-        round_to: int,
+        units: WidthUnits,
     ) -> None:
         self._graph = graph
         self._action = action
         self._ranking = ranking
         self.usage_meter = usage_meter
         share = check_fraction("channels_per_step", channels_per_step)
-        self.units = WidthUnits(graph.sizes, round_to)
-        self._units_per_step = max(1, round(share * graph.num_channels / round_to))
-        self.per_step = self._units_per_step * round_to
-        self._filters = filters_per_channel(graph) * round_to
+        self.units = units
+        self._units_per_step = max(1, round(share * graph.num_channels / units.round_to))
+        self.per_step = self._units_per_step * units.round_to
+        self._filters = filters_per_channel(graph) * units.round_to
         self._filters_per_step: int | None = None
         if filters_per_step is not None:
             share = check_fraction("filters_per_step", filters_per_step)
@@ -80,11 +82,12 @@ class Cutting:
         self._dense_macs = int(graph.macs(full))
 
     def check(self, constraint: Constraint) -> None:
-        """Refuse a constraint that cannot do with the action, or with steps of filters.
+        """Refuse a constraint that cannot do with the action, with steps of filters, or at all.
 
         Raises:
             ValueError: saying what is not allowed with what.
         """
+        self.usage_meter.check(constraint)
         max_steps = constraint.max_steps
         if self._action.free and max_steps is None:
             raise ValueError(
@@ -150,11 +153,13 @@ class Cutting:
             asked=self._action.asks(parsed, self._usual(parsed, left, given), left),
             later=self.later(constraint, state.step + 1, most) if reserve is None else spare,
             left=most + spare,
-            meets=lambda units: after(units - spare, spare > 0)[2].feasible,
+            meets=lambda units: after(units - spare, spare > 0)[2].enough,
         )
         units = constraint.units(path, state.step + 1)
         # Called as in `meets`, so that what was measured there is not measured anew.
         counts, keep, reading = after(min(units, most), False)
+        if constraint.steers and reading.enough and not reading.feasible:
+            _warn_of_noise(reading.usage, self.usage_meter.budgets)
         return PruningState(
             keep=keep,
             counts=counts,
@@ -196,3 +201,17 @@ class Cutting:
         enough = bisect.bisect_left(range(1, most), wanted, key=filters) + 1
         fewer = max(1, enough - 1)
         return fewer if wanted - filters(fewer) < filters(enough) - wanted else enough
+
+
+def _warn_of_noise(usage: tuple[float, ...], budgets: tuple[Budget, ...]) -> None:
+    above = ", ".join(
+        f"{budget.name} {ratio:.3g} (limit {budget.limit:.3g})"
+        for budget, ratio in zip(budgets, usage, strict=True)
+        if ratio > budget.limit
+    )
+    warnings.warn(
+        f"a step stops before its budget is met: {above}, measured on a network too small to need "
+        "that much; is this machine busy?",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -24,6 +24,7 @@ from pruning_env.process.judging import StateJudge
 from pruning_env.process.payment import Payment
 from pruning_env.process.ranking import Ranking
 from pruning_env.process.rewards import RewardFunction, accuracy_change
+from pruning_env.process.rounding import WidthUnits
 from pruning_env.process.sensitivity import SensitivityMeter
 from pruning_env.process.state import PruningState, Transition
 from pruning_env.process.state_check import StateCheck
@@ -85,7 +86,7 @@ class PruningDynamics:
         unmet: the reward's price of an episode's end with a budget unmet.
 
     Raises:
-        ValueError: a bad argument, or nothing can be pruned.
+        ValueError: a bad argument, nothing can be pruned, or a budget cannot be met.
     """
 
     def __init__(
@@ -125,7 +126,8 @@ class PruningDynamics:
         self.sensitivity_every = sensitivity_every
         self.recover_every = check_count("recover_every", recover_every)
         self.ranking = Ranking(graph, evaluator, importance, rank_every)
-        self.usage_meter = UsageMeter(graph, evaluator, budgets)
+        self.units = WidthUnits(graph.sizes, round_to)
+        self.usage_meter = UsageMeter(graph, evaluator, budgets, self.units.floors)
         self._cutting = Cutting(
             graph,
             action,
@@ -133,10 +135,10 @@ class PruningDynamics:
             self.usage_meter,
             channels_per_step=channels_per_step,
             filters_per_step=filters_per_step,
-            round_to=round_to,
+            units=self.units,
         )
         self._cutting.check(self.constraint)
-        self.units, self.per_step = self._cutting.units, self._cutting.per_step
+        self.per_step = self._cutting.per_step
         self.sensitivity = SensitivityMeter(
             graph,
             evaluator,
@@ -172,7 +174,7 @@ class PruningDynamics:
         What a policy that was trained without enforcement does where the budgets are enforced.
 
         Raises:
-            ValueError: no such constraint, or not with this action or number of steps.
+            ValueError: no such constraint, or not with this action, number of steps or budgets.
         """
         twin = copy.copy(self)
         twin.constraint = make_constraint(constraint, self.constraint.max_steps)

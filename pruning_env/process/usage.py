@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from pruning_env.evaluation.evaluator import Evaluator
     from pruning_env.evaluation.weights import Weights
     from pruning_env.graph.channel_graph import ChannelGraph
+    from pruning_env.process.constraints import Constraint
 
 __all__ = ["NetworkUsage", "UsageMeter"]
+
+IMPLAUSIBLE = 0.25
+"""Share of the MACs expected to meet a measured limit, below which no network is cut to meet it."""
+
+
+LEAST_TRIES = 2
+"""Measurements of the smallest network before the last one, which may refuse a limit."""
 
 
 class UsageMeter:
@@ -30,13 +38,18 @@ class UsageMeter:
         graph: the dense network's channels.
         evaluator: of the same network; builds the models that a measurement needs.
         budgets: what is measured.
+        floors: (L,) int64, the fewest channels that each group can keep.
 
     Raises:
         ValueError: the dense network uses nothing of a budget, so that there is no ratio to it.
     """
 
     def __init__(
-        self, graph: ChannelGraph, evaluator: Evaluator, budgets: tuple[Budget, ...]
+        self,
+        graph: ChannelGraph,
+        evaluator: Evaluator,
+        budgets: tuple[Budget, ...],
+        floors: np.ndarray,
     ) -> None:
         self._graph = graph
         self._evaluator = evaluator
@@ -49,6 +62,42 @@ class UsageMeter:
                     f"budget key {budget.name!r} measures {amount!r} on the dense network; "
                     "it must be above 0 there"
                 )
+        # Which channels those are makes no difference to sizes and times, and to rank them would
+        # compute gradients at construction; see `Ranking`.
+        self._smallest = graph.keep_top(graph.rank(np.zeros(graph.num_channels)), floors)
+        self._least: dict[int, float] = {}  # what that uses of a budget, by its index
+        self._dense_macs, self._least_macs = graph.macs(full), graph.macs(self._smallest)
+
+    def check(self, constraint: Constraint) -> None:
+        """Refuse limits that not even the smallest network meets.
+
+        Those of `latency`, and all where the constraint promises to meet them: elsewhere such a
+        limit is a way to say that everything may go.
+
+        Raises:
+            ValueError: naming the budget, its limit and the least that can be reached.
+        """
+        for index, budget in enumerate(self.budgets):
+            if (constraint.steers or budget.compared) and self.least(index) > budget.limit:
+                at_most = "at most " if budget.compared else ""
+                raise ValueError(
+                    f"budget[{budget.name!r}]={budget.limit} cannot be met: with everything "
+                    f"removed that may be, the network is at {at_most}{self.least(index):.4g}; "
+                    "give a larger limit, or let more be removed (groups, round_to)"
+                )
+
+    def least(self, index: int) -> float:
+        """What the smallest network uses of the `index`-th budget; kept once it is known."""
+        if index not in self._least:
+            budget, keep = self.budgets[index], self._smallest
+            if budget.compared:
+                # A limit is refused for good by what one busy moment says, so several are asked.
+                tries = (self._compare(budget, keep, None) for _ in range(LEAST_TRIES))
+                met = next((ratio for ratio in tries if ratio <= budget.limit), None)
+                self._least[index] = self._compare(budget, keep, None) if met is None else met
+            else:
+                self._least[index] = self._amount(budget, keep, None) / self._dense[index]
+        return self._least[index]
 
     def ratio(self, index: int, keep: np.ndarray, start: Weights | None = None) -> float:
         """What the network `keep` (C,) uses of the `index`-th budget / what the dense one does.
@@ -61,12 +110,31 @@ class UsageMeter:
         budget = self.budgets[index]
         if not budget.compared:
             return self._amount(budget, keep, start) / self._dense[index]
-        images = self._evaluator.images("search-val")[0]
-        return budget.compare(self._dense_model, self._model(keep, start), images)
+        if np.array_equal(self._graph.counts(keep), self._graph.counts(self._smallest)):
+            return self.least(index)  # so that what can meet the limit does not fail to by noise
+        return self._compare(budget, keep, start)
+
+    def implausible(self, index: int, keep: np.ndarray) -> bool:
+        """Whether the network is too small to be above a measured limit, so that noise says it is.
+
+        Were time to fall in a straight line with MACs, from the dense network to the smallest, the
+        limit would be met by a certain share of them; a network of less than `IMPLAUSIBLE` of that
+        share is further from the line than networks are.
+        """
+        budget = self.budgets[index]
+        if not budget.compared or self.least(index) >= 1:
+            return False
+        way = (budget.limit - self.least(index)) / (1 - self.least(index))
+        enough = self._least_macs + way * (self._dense_macs - self._least_macs)
+        return bool(self._graph.macs(keep) < IMPLAUSIBLE * enough)
 
     @cached_property
     def _dense_model(self) -> nn.Module:
         return self._model(self._graph.full(), None)
+
+    def _compare(self, budget: Budget, keep: np.ndarray, start: Weights | None) -> float:
+        images = self._evaluator.images("search-val")[0]
+        return budget.compare(self._dense_model, self._model(keep, start), images)
 
     def _amount(self, budget: Budget, keep: np.ndarray, start: Weights | None) -> float:
         """In the budget's own unit."""
@@ -107,9 +175,27 @@ class NetworkUsage:
     @property
     def feasible(self) -> bool:
         """Whether every budget is met; no model is built where a closed form says no."""
+        return all(self._met(index) for index in self._cheapest_first)
+
+    @property
+    def enough(self) -> bool:
+        """Whether nothing more need go: all budgets are met, but for measured ones that must be.
+
+        Those are the limits that so small a network cannot exceed, whatever a measurement says. It
+        is not `feasible` then, but to cut more would only follow the noise.
+        """
+        return all(
+            self._met(index) or self._usage_meter.implausible(index, self._keep)
+            for index in self._cheapest_first
+        )
+
+    @property
+    def _cheapest_first(self) -> list[int]:
         budgets = self._usage_meter.budgets
-        cheapest_first = sorted(range(len(budgets)), key=lambda i: not budgets[i].closed_form)
-        return all(self._ratio(index) <= budgets[index].limit for index in cheapest_first)
+        return sorted(range(len(budgets)), key=lambda index: not budgets[index].closed_form)
+
+    def _met(self, index: int) -> bool:
+        return self._ratio(index) <= self._usage_meter.budgets[index].limit
 
     def _ratio(self, index: int) -> float:
         if index not in self._known:

@@ -6,6 +6,7 @@ step does is in process.py.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from pruning_env.arguments import check_choice
-from pruning_env.envs.rendering import render_ansi, render_rgb
+from pruning_env.envs.rendering import Painter, render_ansi
 from pruning_env.envs.slots import SlotEpisodes, chosen_slots
 from pruning_env.process.actions import BoxAction
 from pruning_env.process.observations import Observation
@@ -202,8 +203,14 @@ class CNNPruneTabularVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
                 f"make the environment with render_mode= one of {self.metadata['render_modes']}"
             )
             return None
-        draw = render_ansi if self.render_mode == "ansi" else render_rgb
-        return tuple(draw(self.graph, self.dynamics.budgets, each) for each in self._histories)
+        if self.render_mode == "ansi":
+            budgets = self.dynamics.budgets
+            return tuple(render_ansi(self.graph, budgets, each) for each in self._histories)
+        return tuple(self._painter.frame(each) for each in self._histories)
+
+    @functools.cached_property
+    def _painter(self) -> Painter:
+        return Painter(self.graph, self.dynamics.budgets)
 
     def state(self, slot: int) -> PruningState:
         """Where a slot's episode is.

@@ -35,6 +35,7 @@ __all__ = [
     "load_digits8",
     "load_mnist",
     "load_npz",
+    "statistics",
 ]
 
 DATA_VARIABLE = "PRUNING_ENV_DATA"
@@ -206,7 +207,7 @@ def load_digits8() -> Splits:
     everything = Split(images, torch.from_numpy(bunch.target.astype(np.int64)))
     rest, test = carve(everything, DIGITS_TEST)
     search_train, search_val = carve(rest, DIGITS_SEARCH_VAL)
-    mean, std = _statistics(search_train.images)
+    mean, std = statistics(search_train.images)
     return Splits(search_train, search_val, test, mean, std, num_classes=10, shift=1)
 
 
@@ -296,6 +297,8 @@ def load_npz(
     root: str | os.PathLike[str] | None = None,
     *,
     search_val: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> Splits:
     """A data set of the user's own: `<root>/<name>.npz`.
 
@@ -306,9 +309,8 @@ def load_npz(
         name: File name without `.npz`.
         root: Data root; None means $PRUNING_ENV_DATA, and if that is not set the download cache.
         search_val: Images carved from the train set for search-val; None means a tenth.
-
-    Returns:
-        The splits; `mean` and `std` are those of search-train.
+        mean: Per channel, in the units of `Splits.mean`; None means that of search-train.
+        std: Likewise.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -361,8 +363,8 @@ def load_npz(
             f"{len(train) - 1}, and a tenth where nothing is given."
         )
     rest, part = carve(train, size)
-    mean, std = _statistics(rest.images)
-    return Splits(rest, part, test, mean, std, num_classes)
+    own_mean, own_std = statistics(rest.images)
+    return Splits(rest, part, test, mean or own_mean, std or own_std, num_classes)
 
 
 def _origin(root: str | os.PathLike[str] | None) -> str:
@@ -438,7 +440,7 @@ def _split_from_arrays(images: np.ndarray, labels: np.ndarray, where: str) -> Sp
     return Split(torch.from_numpy(channels_first), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, in the units `Splits.normalised` expects."""
     unit = 1.0 if images.dtype.is_floating_point else 255.0
     # One channel at a time: a float64 copy of a whole uint8 data set would be eight times its size.

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning_env.plugins import load_plugins
 from pruning_env.tasks.loads import load
+from pruning_env.tasks.networks import build_network
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from pruning_env.tasks.data import Splits
+    from pruning_env.tasks.source import Source
 
 __all__ = ["Task", "get_task", "imagefolder_task", "register_task", "task_names"]
 
@@ -70,6 +72,7 @@ class Task:
         input_shape: (C, H, W) of one image.
         val_seen: Whether the dense weights were trained on images that are in search-val, which
             makes search-val accuracies optimistic; every result row must say so.
+        source: Where network and images lie, of a task that `make_task` made; else None.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Task:
     load_weights: LoadWeights
     input_shape: tuple[int, int, int]
     val_seen: bool
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "load_data", partial(load, self.load_data))
@@ -120,6 +124,8 @@ _TASKS: dict[str, Task] = {}
 def register_task(task: Task) -> None:
     """Make `task` known under its name.
 
+    One that `make_task` made takes the place of an earlier one that it made under this name.
+
     Raises:
         ValueError: The name is taken, or none.
     """
@@ -128,7 +134,7 @@ def register_task(task: Task) -> None:
             f"task.name={task.name!r}: not allowed; a name has letters, digits, '_', '.' and '-', "
             "and begins with a letter or digit. It becomes part of file names."
         )
-    if task.name in _TASKS:
+    if task.name in _TASKS and None in (task.source, _TASKS[task.name].source):
         raise ValueError(f"task.name={task.name!r}: a task of this name is registered already.")
     _TASKS[task.name] = task
 
@@ -235,12 +241,6 @@ def _published_imagenet(
     _load(module, weights)
 
 
-def _torchvision_model(model: str, num_classes: int) -> nn.Module:
-    import torchvision  # a second, which the other tasks do without
-
-    return torchvision.models.get_model(model, weights=None, num_classes=num_classes)
-
-
 def imagefolder_task(
     model: str,
     *,
@@ -264,8 +264,9 @@ def imagefolder_task(
         folder: In the data root.
         num_classes: Outputs of the network.
         image_size: Height and width of the images in pixels.
-        search_train: Training images to hold for scores, statistics and fine-tuning.
-        search_val: Training images to hold for rewards.
+        search_train: Training images to hold for scores, statistics and fine-tuning, at most.
+        search_val: Training images to hold for rewards, at most; fewer in proportion where there
+            are too few for both.
         val_seen: Whether the weights saw the search-val images; so it is with torchvision's.
 
     Raises:
@@ -278,7 +279,7 @@ def imagefolder_task(
     return Task(
         name=f"{folder}-{model}" if name is None else name,
         summary=f"torchvision's {model} on images in folders; weights from a file",
-        build=partial(_torchvision_model, model, num_classes),
+        build=partial(build_network, model, num_classes),
         load_data=partial(
             _load_imagefolder,
             folder=folder,

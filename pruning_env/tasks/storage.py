@@ -33,13 +33,25 @@ from torch import nn
 
 from pruning_env.files import abandoned, locked_folder, temporary_name
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.tasks.registry import get_task
+from pruning_env.tasks.making import task_from
+from pruning_env.tasks.networks import is_code
+from pruning_env.tasks.registry import Task, get_task, task_names
+from pruning_env.tasks.source import Source
 
-__all__ = ["RECIPE_FILE", "WEIGHTS_FILE", "Recipe", "load_pruned", "read_recipe", "save_pruned"]
+__all__ = [
+    "RECIPE_FILE",
+    "WEIGHTS_FILE",
+    "Recipe",
+    "load_pruned",
+    "read_recipe",
+    "save_pruned",
+    "saved_task",
+]
 
 WEIGHTS_FILE = "weights.safetensors"
 RECIPE_FILE = "recipe.json"
 FORMAT = 1
+SOURCE = "source"  # the key of `Recipe.extra` under which a task's source is
 NEW, OLD = ".new", ".old"  # suffixes of folders that are being exchanged
 
 RECIPE_LIMIT = 1 << 20
@@ -121,7 +133,8 @@ def save_pruned(
             the whole is stored.
         keep: (C,) bool, the mask it was pruned with.
         architecture: What builds the dense architecture: a registered task, or "module:callable"
-            where the callable takes no arguments and returns the module.
+            where the callable takes no arguments and returns the module. Of a task that `make_task`
+            made, its source is stored along.
         input_shape: Shape of one input without the batch dimension; None takes the task's.
         extra: JSON-able values to store along (accuracies, seed, ...).
 
@@ -167,7 +180,7 @@ def save_pruned(
         },
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         versions={"pruning-env": _version("pruning-env"), "torch": torch.__version__},
-        extra=dict(extra),
+        extra=dict(extra) | ({} if builder.source is None else {SOURCE: builder.source.as_json()}),
     )
     text = _encode(recipe)
     _write_folder(folder, {WEIGHTS_FILE: weights, RECIPE_FILE: text})
@@ -185,7 +198,7 @@ def load_pruned(path: str | os.PathLike[str], *, allow_import: bool = False) -> 
         path: The folder.
         allow_import: Import and call the architecture of the recipe if it is a "module:callable".
             Off by default, because this lets the file choose which code runs; architectures that
-            are registered tasks need no permission.
+            are registered tasks, or known networks of torchvision and timm, need no permission.
 
     Raises:
         FileNotFoundError: There is no such folder, or one of its files is missing.
@@ -208,12 +221,11 @@ def load_pruned(path: str | os.PathLike[str], *, allow_import: bool = False) -> 
         state = load(weights)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS_FILE}: not a safetensors file ({error})") from error
-    if not _is_task(recipe.architecture) and not allow_import:
-        raise ValueError(
-            f"{folder}: architecture {recipe.architecture!r} is no registered task; register it, "
-            "or pass allow_import=True if you trust this folder and want it imported"
-        )
-    dense = _build(_builder(recipe.architecture), recipe.architecture)
+    try:
+        builder = _builder_of(recipe, allow_import)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    dense = _build(builder, recipe.architecture)
     graph = ChannelGraph.trace(dense, torch.zeros(1, *recipe.input_shape))
     if graph.fingerprint != recipe.fingerprint:
         raise ValueError(
@@ -277,14 +289,49 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 @dataclass(frozen=True)
 class _Builder:
-    """How an architecture is made; `input_shape` is None where the architecture does not say."""
+    """How an architecture is made; what the architecture does not say is None."""
 
     build: Callable[[], Any]
-    input_shape: tuple[int, ...] | None
+    input_shape: tuple[int, ...] | None = None
+    source: Source | None = None
 
 
 def _is_task(architecture: str) -> bool:
     return ":" not in architecture
+
+
+def saved_task(recipe: Recipe, *, allow_import: bool = False) -> Task:
+    """The task that a network was saved from: the registered one, or made of the stored source.
+
+    Args:
+        recipe: Of the network.
+        allow_import: As for `load_pruned`.
+
+    Raises:
+        ValueError: It is not registered, and nothing is stored of which it can be made.
+    """
+    if recipe.architecture in task_names() or SOURCE not in recipe.extra:
+        return get_task(recipe.architecture)
+    source = Source.from_json(recipe.extra[SOURCE])
+    if is_code(source.model) and not allow_import:
+        raise ValueError(
+            f"task {recipe.architecture!r} is made of the code {source.model!r}; register it, or "
+            "pass allow_import=True if you trust this folder and want the code run"
+        )
+    return task_from(source, name=recipe.architecture)
+
+
+def _builder_of(recipe: Recipe, allow_import: bool) -> _Builder:
+    """How the architecture of a recipe is made; code is run only if that is allowed."""
+    if _is_task(recipe.architecture):
+        task = saved_task(recipe, allow_import=allow_import)
+        return _Builder(task.build, task.input_shape)
+    if not allow_import:
+        raise ValueError(
+            f"architecture {recipe.architecture!r} is no registered task; register it, or pass "
+            "allow_import=True if you trust this folder and want it imported"
+        )
+    return _builder(recipe.architecture)
 
 
 def _builder(architecture: str) -> _Builder:
@@ -294,7 +341,7 @@ def _builder(architecture: str) -> _Builder:
             task = get_task(architecture)
         except ValueError as error:
             raise ValueError(f"architecture={architecture!r}: {error}") from error
-        return _Builder(task.build, task.input_shape)
+        return _Builder(task.build, task.input_shape, task.source)
     if not _IMPORT_PATH.fullmatch(architecture):
         raise ValueError(
             f"architecture={architecture!r} is not allowed; give the name of a registered task or "
@@ -307,7 +354,7 @@ def _builder(architecture: str) -> _Builder:
         raise ValueError(f"architecture={architecture!r} cannot be imported: {error}") from error
     if not callable(found):
         raise ValueError(f"architecture={architecture!r} is not callable")
-    return _Builder(found, None)
+    return _Builder(found)
 
 
 def _build(builder: _Builder, architecture: str) -> nn.Module:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_env.envs.rendering import FRAME_SHAPE, render_ansi, render_rgb
+from pruning_env.envs.rendering import FRAME_SHAPE, Painter, render_ansi
 from pruning_env.evaluation.evaluator import Metrics
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.process.budgets import parse_budget
@@ -57,15 +57,27 @@ def test_bars_are_as_long_as_the_share_kept_and_never_empty(dynamics, history):
 
 def test_pixels_have_one_shape_whatever_the_length_of_the_episode(dynamics, history):
     for length in (1, 2, 3):
-        frame = render_rgb(dynamics.graph, dynamics.budgets, history[:length])
+        frame = Painter(dynamics.graph, dynamics.budgets).frame(history[:length])
         assert frame.shape == FRAME_SHAPE and frame.dtype == np.uint8
         assert frame.flags.owndata and frame.flags.writeable
 
 
 def test_pixels_change_with_the_state_and_only_with_it(dynamics, history):
-    frames = [render_rgb(dynamics.graph, dynamics.budgets, history[:n]) for n in (2, 2, 3)]
-    assert np.array_equal(frames[0], frames[1])
+    painter = Painter(dynamics.graph, dynamics.budgets)
+    frames = [painter.frame(history[:n]) for n in (2, 2, 3, 2)]
+    assert np.array_equal(frames[0], frames[1]) and np.array_equal(frames[0], frames[3])
     assert not np.array_equal(frames[1], frames[2])
+    fresh = Painter(dynamics.graph, dynamics.budgets).frame(history[:3])
+    assert np.array_equal(frames[2], fresh)
+
+
+def test_a_longer_history_gets_a_longer_axis(dynamics, history):
+    painter = Painter(dynamics.graph, dynamics.budgets)
+    short, long = history, [replace(history[-1], step=step) for step in range(14)]
+    frames = [painter.frame(each) for each in (short, long, short)]
+    assert np.array_equal(frames[0], frames[2])
+    fresh = Painter(dynamics.graph, dynamics.budgets).frame(long)
+    assert np.array_equal(frames[1], fresh)
 
 
 def chain(*widths, name="layer"):
@@ -90,7 +102,7 @@ def test_long_names_and_many_groups_leave_room_for_the_bars():
     graph, dense = chain(*[2] * 41, name="stage_" + "very_" * 20 + "long_name")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns when a layout collapses
-        frame = render_rgb(graph, parse_budget(None), [dense])
+        frame = Painter(graph, parse_budget(None)).frame([dense])
     assert len(graph.groups) == 39 and frame.shape == FRAME_SHAPE
     blue = (frame == (0x00, 0x72, 0xB2)).all(axis=2)
     assert blue.mean() > 0.2

@@ -327,8 +327,15 @@ def test_a_latency_budget_is_a_positive_ratio_that_starts_at_one():
     assert env.dynamics.check(env.state()) is env.state()  # a measurement is trusted
 
 
-def test_a_much_smaller_network_is_faster_side_by_side():
-    env = CNNPruneEnv(budget={"latency": 0.01}, action="ratio", max_steps=1)
-    env.reset()
-    env.step(np.ones(6))
-    assert 0.02 < env.state().usage[0] < 0.95
+def test_a_latency_that_no_network_meets_is_refused_when_the_environment_is_made():
+    with pytest.raises(ValueError, match=r"budget\['latency'\]=0.01 cannot be met"):
+        CNNPruneEnv(budget={"latency": 0.01}, action="ratio", max_steps=1)
+
+
+def test_info_says_what_is_used_of_each_budget():
+    env = CNNPruneEnv(budget={"macs": 0.5, "filters": 0.9})
+    _, info = env.reset()
+    assert info["usage"] == {"macs": 1.0, "filters": 1.0}
+    _, _, _, _, info = env.step(np.zeros(6))
+    assert info["usage"] == dict(zip(("macs", "filters"), env.state().usage, strict=True))
+    assert info["usage"]["macs"] == info["macs"] < 1

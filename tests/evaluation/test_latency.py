@@ -1,12 +1,15 @@
 """Latency of models measured in turns."""
 
 import time
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pruning_env.evaluation.latency import interleaved_latency
+from pruning_env.evaluation import latency
+from pruning_env.evaluation.latency import interleaved_latency, latency_ratio
 
 
 class Sleeper(nn.Module):
@@ -57,3 +60,54 @@ def test_one_slow_round_does_not_count():
 def test_nothing_to_measure_is_refused(models, rounds, message):
     with pytest.raises(ValueError, match=message):
         interleaved_latency(models, torch.zeros(1), rounds=rounds)
+
+
+def clocks(
+    monkeypatch: pytest.MonkeyPatch, wall: Any, processor: Any
+) -> tuple[nn.Module, nn.Module]:
+    """A clock that each pass of model k moves by wall(k) and processor(k) seconds; such models."""
+    now = np.zeros(2)
+
+    class Timed(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.kind = kind
+
+        def forward(self, images):
+            now[:] += (wall(self.kind), processor(self.kind))
+
+    monkeypatch.setattr(latency, "_clocks", now.copy)
+    return Timed("dense"), Timed("pruned")
+
+
+def test_a_clear_ratio_takes_the_fewest_rounds(monkeypatch):
+    seconds = {"dense": 0.4, "pruned": 0.1}.get
+    ratio = latency_ratio(*clocks(monkeypatch, seconds, seconds), torch.zeros(1), limit=0.5)
+    assert ratio.low == pytest.approx(0.25) and ratio.high == pytest.approx(0.25)
+    assert ratio.rounds == latency.FEWEST_ROUNDS
+
+
+def test_a_ratio_within_its_spread_of_the_limit_takes_all_rounds_and_is_not_met(monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def seconds(kind):
+        return 1.0 if kind == "dense" else rng.uniform(0.2, 0.8)
+
+    def constant(kind):
+        return 1.0 if kind == "dense" else 0.01
+
+    ratio = latency_ratio(*clocks(monkeypatch, seconds, constant), torch.zeros(1), limit=0.5)
+    assert ratio.rounds == latency.MOST_ROUNDS and ratio.low <= 0.5 < ratio.high < 0.7
+
+
+def test_interruptions_of_the_dense_model_do_not_make_the_pruned_one_faster(monkeypatch):
+    """On a busy machine the long pass takes three times as long as it computes."""
+    wall, processor = {"dense": 3.0, "pruned": 0.63}.get, {"dense": 1.0, "pruned": 0.63}.get
+    ratio = latency_ratio(*clocks(monkeypatch, wall, processor), torch.zeros(1), limit=0.5)
+    assert ratio.low == pytest.approx(0.63)
+
+
+def test_a_processor_clock_that_is_too_coarse_does_not_count(monkeypatch):
+    wall = {"dense": 0.4, "pruned": 0.1}.get
+    ratio = latency_ratio(*clocks(monkeypatch, wall, lambda kind: 0.0), torch.zeros(1))
+    assert ratio.high == pytest.approx(0.25)

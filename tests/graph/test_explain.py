@@ -201,9 +201,9 @@ def test_the_command_knows_torchvision(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no-such-net"], "argument MODEL: 'no-such-net' is unknown"),
-        (["no.such.module:net"], "argument MODEL: 'no.such.module:net' cannot be imported"),
-        (["math:pi"], "argument MODEL: 'math:pi' is not callable"),
+        (["no-such-net"], "argument MODEL: model='no-such-net' is unknown"),
+        (["no.such.module:net"], "argument MODEL: model='no.such.module:net' cannot be imported"),
+        (["math:pi"], "argument MODEL: model='math:pi' is not callable"),
         (["builtins:dict"], "returned dict, not a torch.nn.Module"),
         (["digits-resnet8", "--input", "1,x"], "'1,x' is not a shape such as"),
         (

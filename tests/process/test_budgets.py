@@ -136,32 +136,80 @@ def test_latency_is_a_built_in_name_that_cannot_be_taken():
         register_budget("latency", weights_of)
 
 
-class Sleeper(nn.Module):
+class Worker(nn.Module):
+    """Computes for a while, and keeps the sizes of its batches."""
+
     def __init__(self, seconds):
         super().__init__()
         self.seconds, self.batches = seconds, []
 
     def forward(self, images):
         self.batches.append(len(images))
-        time.sleep(self.seconds)
+        end = time.process_time() + self.seconds
+        while time.process_time() < end:
+            pass
 
 
 def test_latency_is_the_ratio_of_times_for_one_batch_of_images():
-    dense, pruned = Sleeper(0.004), Sleeper(0.001)
+    dense, pruned = Worker(0.004), Worker(0.001)
     ratio = budgets.latency(dense, pruned, torch.zeros(100, 1))
     assert 0.2 < ratio < 0.6
     assert set(dense.batches + pruned.batches) == {budgets.LATENCY_IMAGES}
 
 
+def noisy(monkeypatch, reading):
+    """`latency` that says what `reading` makes of the true ratio; the pruned networks it saw."""
+    seen = []
+
+    def latency(dense, pruned, images, limit):
+        true = weights_of(pruned) / weights_of(dense)
+        seen.append(true)
+        return reading(true, len(seen))
+
+    monkeypatch.setitem(budgets._COMPARED, "latency", latency)
+    return seen
+
+
+def test_a_latency_that_everything_removed_does_not_meet_is_refused(evaluator, monkeypatch):
+    noisy(monkeypatch, lambda true, call: 0.63)
+    with pytest.raises(ValueError, match=r"'latency'\]=0.5 cannot be met.*at most 0.63"):
+        small_dynamics(evaluator, {"latency": 0.5})
+
+
+def test_one_busy_moment_refuses_no_limit(evaluator, monkeypatch):
+    seen = noisy(monkeypatch, lambda true, call: 0.63 if call < 3 else true)
+    small_dynamics(evaluator, {"latency": 0.5})
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("constraint", ["project", "wall"])
+def test_noise_strips_no_network_and_is_no_success(evaluator, monkeypatch, constraint):
+    """All measurements but the first, of the smallest network, say far too much."""
+    noisy(monkeypatch, lambda true, call: true if call == 1 else 3.0)
+    dynamics = small_dynamics(evaluator, {"latency": 0.5}, constraint=constraint, max_steps=1)
+    with pytest.warns(RuntimeWarning, match=r"latency 3 \(limit 0.5\), measured on a network too"):
+        state = dynamics.apply(dynamics.initial(), np.zeros(3))
+    assert not dynamics.feasible(state) and not dynamics.exhausted(state)
+    assert state.macs > 0.05
+
+
+def test_a_limit_that_the_smallest_network_meets_is_met_by_it_ever_after(evaluator, monkeypatch):
+    seen = noisy(monkeypatch, lambda true, call: true if call == 1 else 3.0)
+    dynamics = small_dynamics(evaluator, {"latency": 0.5})
+    smallest = evaluator.graph.keep_top(dynamics.rank, dynamics.units.floors)
+    assert dynamics.usage_meter.ratio(0, smallest) == seen[0] and len(seen) == 1
+
+
 def test_the_dense_network_has_latency_one_and_others_are_compared_with_it(evaluator, monkeypatch):
     compared = []
 
-    def weights_ratio(dense, pruned, images):
+    def weights_ratio(dense, pruned, images, limit):
         compared.append(images.shape)
         return weights_of(pruned) / weights_of(dense)
 
     monkeypatch.setitem(budgets._COMPARED, "latency", weights_ratio)
     dynamics = small_dynamics(evaluator, {"latency": 0.5, "params": 0.5})
-    assert dynamics.initial().usage == (1.0, 1.0) and not compared
+    assert dynamics.initial().usage == (1.0, 1.0)
+    compared.clear()  # whether the limit can be met at all has been measured
     state = dynamics.apply(dynamics.initial(), np.zeros(3))
     assert state.usage[0] == state.params < 1 and compared == [(50, 1, 8, 8)]

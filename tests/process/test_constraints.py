@@ -172,7 +172,7 @@ def test_an_unknown_constraint_is_refused_by_name():
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_a_projected_episode_ends_on_the_budget_and_one_unit_less_would_not(kind, budget, data):
     max_steps = data.draw(st.integers(1, 5))
@@ -208,12 +208,19 @@ def test_a_projected_budget_of_everything_still_takes_a_channel():
 
 
 @pytest.mark.parametrize("name", ["project", "wall"])
+@pytest.mark.parametrize("budget", ["params", "weights"])
+def test_a_limit_below_the_floors_is_refused_where_the_constraint_promises_to_meet_it(name, budget):
+    with pytest.raises(ValueError, match=rf"budget\['{budget}'\]=0.001 cannot be met.* is at 0\."):
+        make({"macs": 0.5, budget: 0.001}, constraint=name, max_steps=3)
+    with pytest.raises(ValueError, match="cannot be met"):
+        make({budget: 0.001}, max_steps=3).under(name)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_budget_below_the_floors_is_exhausted_and_costs(name, kind):
-    dynamics = make({"params": 0.001}, kind, constraint=name, max_steps=3)
-    steps = episode(dynamics, at_random(3))
-    last = steps[-1].state
-    assert dynamics.exhausted(last) and steps[-1].cost == last.params - 0.001
+def test_elsewhere_a_limit_below_the_floors_takes_everything_and_costs(kind):
+    dynamics = make({"params": 0.001}, kind, max_steps=30)
+    last = episode(dynamics, constant(1))[-1]
+    assert dynamics.exhausted(last.state) and last.cost == last.state.params - 0.001
 
 
 def test_the_search_for_a_measured_budget_builds_few_models():

@@ -11,11 +11,11 @@ from rich.console import Console
 from pruning_agents.cli.arguments import BadInput, device
 from pruning_agents.cli.delivery import add_latency, add_size, comparison
 from pruning_agents.cli.output import MODEL_NAME
+from pruning_agents.cli.task_options import add_task, task_of_saved
 from pruning_agents.search.judge import LATENCY_BATCH
 from pruning_env.evaluation.latency import interleaved_latency
 from pruning_env.evaluation.metrics import measure
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.tasks.registry import get_task
 from pruning_env.tasks.storage import load_pruned, read_recipe
 
 DESCRIPTION = "Report accuracy, size and latency of a pruned model on disk."
@@ -28,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, and what it is judged on."""
     parser.add_argument("model", type=Path, help="what train or prune wrote, or its folder")
     parser.add_argument("--test", action="store_true", help="open the test split as well")
-    parser.add_argument("--weights", metavar="FILE", help="dense weights to compare with")
-    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
+    add_task(parser, None)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -39,8 +38,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     path = saved if saved.is_dir() else options.model
     try:
         recipe = read_recipe(path)
+        task = task_of_saved(options, recipe)
         model = load_pruned(path).to(options.device)
-        task = get_task(recipe.architecture)
         dense = task.model(options.weights, options.data_root).to(options.device)
         splits = task.load_data(options.data_root)
     except (ValueError, OSError) as error:

@@ -20,6 +20,7 @@ from torch import nn
 from pruning_agents.cli.arguments import BadInput, device, positive_int, seed
 from pruning_agents.cli.delivery import add_size, comparison
 from pruning_agents.cli.output import MODEL_NAME
+from pruning_agents.cli.task_options import add_task, task_of_saved
 from pruning_agents.search.rows import Provenance, provenance
 from pruning_env.evaluation.metrics import Metrics
 from pruning_env.evaluation.precision import TRAINING_PRECISIONS
@@ -34,7 +35,6 @@ from pruning_env.evaluation.recovery.training import (
 from pruning_env.files import atomic_write
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tasks.data import Splits
-from pruning_env.tasks.registry import get_task
 from pruning_env.tasks.storage import Recipe, load_pruned, read_recipe, save_pruned
 
 ROW_FILE = "finetune.json"
@@ -124,8 +124,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed (default: %(default)s)")
     parser.add_argument("--test", action="store_true", help="open the test split for the result")
-    parser.add_argument("--weights", metavar="FILE", help="dense weights (default: the task's own)")
-    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
     parser.add_argument(
         "--resume",
@@ -136,6 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an earlier result in OUT")
     parser.add_argument("--tensorboard", metavar="DIR", help="log search-val for TensorBoard")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    add_task(parser, None)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -145,8 +144,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         recipe = _recipe(options)
         saved = options.model / MODEL_NAME
         source = saved if saved.is_dir() else options.model
-        stored, model = read_recipe(source), load_pruned(source).float()
-        task = get_task(stored.architecture)
+        stored = read_recipe(source)
+        task = task_of_saved(options, stored)
+        model = load_pruned(source).float()
         dense = task.model(options.weights, options.data_root)
         splits = task.load_data(options.data_root)
         recipe.steps_per_epoch(len(splits.search_train))

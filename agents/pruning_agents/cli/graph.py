@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import math
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
-import torchvision
 from rich.console import Console
 from torch import nn
 
 from pruning_agents.cli.arguments import BadInput
+from pruning_agents.cli.task_options import image_shape
 from pruning_env.files import atomic_path
 from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.tasks.networks import build_network, image_format
 from pruning_env.tasks.registry import get_task, task_names
 
 _NARROWEST = 80  # characters of a table
@@ -35,22 +32,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a task, a model of torchvision, or module:callable (which is imported and called)",
+        help="a task, a model of torchvision, timm:NAME, or path/to/file.py:function or "
+        "module:function, which is imported and called",
     )
     parser.add_argument(
         "--input",
         type=_shape,
-        metavar="N,C,H,W",
-        help="shape of an input (default: the task's own, or 1,3,224,224)",
+        metavar="CxHxW",
+        help="shape of an image, or N,C,H,W (default: the task's own, what timm says, 3x224x224)",
     )
     parser.add_argument("--layer", metavar="NAME", help="explain one layer instead")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it (.png, .svg or .pdf)")
 
 
 def _shape(text: str) -> tuple[int, ...]:
+    if "x" in text:
+        return (1, *image_shape(text))
     parts = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 1,3,224,224")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 3x224x224")
     return tuple(map(int, parts))
 
 
@@ -86,34 +86,7 @@ def _network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     if name in task_names():
         task = get_task(name)
         return task.build(), (1, *task.input_shape)
-    if ":" in name:
-        return _imported(name), (1, 3, 224, 224)
-    if name not in torchvision.models.list_models():
-        raise ValueError(
-            f"{name!r} is unknown; give a task ({', '.join(task_names())}), a model of torchvision "
-            "(such as resnet18), or module:callable"
-        )
-    options: dict[str, Any] = {"weights": None}
-    builder = torchvision.models.get_model_builder(name)
-    if "weights_backbone" in inspect.signature(builder).parameters:
-        options["weights_backbone"] = None  # or it would be downloaded
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # GoogLeNet speaks of its own initialisation
-        return torchvision.models.get_model(name, **options), (1, 3, 224, 224)
-
-
-def _imported(path: str) -> nn.Module:
-    module, _, name = path.partition(":")
-    try:
-        build = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path!r} cannot be imported: {error}") from error
-    if not callable(build):
-        raise ValueError(f"{path!r} is not callable")
-    found = build()
-    if not isinstance(found, nn.Module):
-        raise ValueError(f"{path!r} returned {type(found).__name__}, not a torch.nn.Module")
-    return found
+    return build_network(name), (1, *image_format(name).shape)
 
 
 def _example(shape: tuple[int, ...]) -> torch.Tensor:

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "prune": "prune once, without a search",
         "finetune": "train a saved pruned model with the dense one as its teacher",
         "evaluate": "judge a saved pruned model",
+        "export": "write a saved pruned model as ONNX, for torch.export, or int8",
         "graph": "show which layers lose channels together, and what is frozen and why",
         "profile": "show where the time of an environment's step goes",
         "compare": "two files of rows, pair by pair: the difference and its interval",

@@ -18,6 +18,7 @@ from gymnasium.envs.registration import load_env_creator
 import pruning_env  # noqa: F401  (registers the environments)
 from pruning_agents.cli.arguments import BadInput, device, positive_int
 from pruning_agents.cli.output import CHECKPOINT_FILE, RESULT_FILE
+from pruning_agents.cli.task_options import DEFAULT_TASK, add_task, task_of
 from pruning_env.evaluation.importance.scores import importance_kinds
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
 from pruning_env.graph.selection import Groups, check_groups
@@ -25,10 +26,8 @@ from pruning_env.process.actions import action_names
 from pruning_env.process.constraints import constraint_names
 from pruning_env.process.rewards import reward_names
 from pruning_env.tabular.table import load_table
-from pruning_env.tasks.registry import task_names
 
 REAL, TABULAR = "CNNPrune-v0", "CNNPruneTabular-v0"
-_DEFAULT_TASK = "digits-resnet8"
 
 #: Arguments of an environment that are passed on if they were given.
 _PASSED = (
@@ -47,11 +46,6 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
         "the arguments below (default: %(default)s)",
     )
     parser.add_argument(
-        "--task",
-        choices=task_names(),
-        help=f"network and data (default: {_DEFAULT_TASK})",
-    )
-    parser.add_argument(
         "--budget",
         type=_limit,
         action="append",
@@ -59,9 +53,8 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
         help="what may remain, as a ratio to the dense model; may be repeated "
         "(default: params=0.25)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="dense weights (default: the task's own)")
-    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
+    add_task(parser, DEFAULT_TASK)
     more = parser.add_argument_group(
         "the environment", "What is left out keeps the environment's default; see its description."
     )
@@ -156,10 +149,10 @@ def settings_of(
     settings: dict[str, Any] = dict(recipe or {})
     if options.env == TABULAR:
         task = load_table().provenance["task"]
-        if options.task not in (None, task) or options.device != "cpu":
+        if task_of(options, task) != task or options.device != "cpu":
             raise BadInput(f"--env {TABULAR} takes only --task {task} and --device cpu")
     else:
-        settings |= {"task": options.task or _DEFAULT_TASK, "device": options.device}
+        settings |= {"task": task_of(options, DEFAULT_TASK), "device": options.device}
     if options.budget is not None:
         settings["budget"] = dict(options.budget)
     given = {name: getattr(options, name) for name in _PASSED}

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pruning_agents.cli.arguments import BadInput, positive_int
+from pruning_agents.cli.task_options import DEFAULT_TASK, add_task, task_of
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.evaluation import strategies
 from pruning_env.evaluation.latency import wait_for
-from pruning_env.tasks.registry import task_names
 
 __all__ = ["DESCRIPTION", "Part", "add_arguments", "profile", "run"]
 
@@ -105,19 +105,21 @@ def profile(env: CNNPruneEnv, steps: int, seed: int = 0) -> tuple[Part, ...]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The environment, and how long."""
-    parser.add_argument(
-        "--task", default="digits-resnet8", choices=task_names(), help="default: %(default)s"
-    )
-    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the data sets")
+    add_task(parser, DEFAULT_TASK)
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--steps", type=positive_int, default=10, help="default: %(default)s")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Time the steps and print the parts; exit code 0."""
+    task = task_of(options, DEFAULT_TASK)
     try:
         env = gym.make(
-            "CNNPrune-v0", task=options.task, data_root=options.data_root, device=options.device
+            "CNNPrune-v0",
+            task=task,
+            weights=options.weights,
+            data_root=options.data_root,
+            device=options.device,
         ).unwrapped
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from error
@@ -126,7 +128,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     total = sum(part.seconds for part in parts)
     plan = env.evaluator.plan
     table = Table(
-        title=f"{options.task}: {1e3 * total:.1f} ms per step, {plan.strategy}, "
+        title=f"{task}: {1e3 * total:.1f} ms per step, {plan.strategy}, "
         f"batches of {plan.batch_size}, {torch.get_num_threads()} threads"
     )
     table.add_column("part")

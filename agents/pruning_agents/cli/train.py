@@ -18,6 +18,7 @@ from pruning_agents.cli.arguments import BadInput, positive_int, seed
 from pruning_agents.cli.delivery import deliver, result_table
 from pruning_agents.cli.options import add_environment, add_output, check_output, make_env
 from pruning_agents.cli.output import AGENT_FILE, CHECKPOINT_FILE, RESULT_FILE, write_model
+from pruning_agents.cli.task_options import task_of
 from pruning_agents.search.checkpoints import Identity
 from pruning_agents.search.judge import with_networks
 from pruning_agents.search.registry import agent_names, get_agent
@@ -126,7 +127,7 @@ def _finished(options: argparse.Namespace) -> ResultRow | None:
     except ValueError as error:
         raise BadInput(f"argument --out: {path}: {error}") from error
     same = (row.agent, row.seed) == (options.agent, options.seed)
-    same &= options.task in (None, row.task)
+    same &= task_of(options, row.task) == row.task
     same &= options.budget is None or dict(options.budget) == row.budget
     return row if same else None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pruning_agents.cli.arguments import BadInput
+from pruning_agents.cli.task_options import add_task, task_of
 from pruning_agents.comparison.replay import replay_with_progress
 from pruning_agents.comparison.rows import rows_of_files
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROWS",
         help="a file of rows, the result.json of `cnnprune train`, or a folder that holds some",
     )
+    add_task(parser, None)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -36,6 +38,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    if options.network is not None or options.task is not None:
+        task_of(options, "")  # so that rows of it can be replayed
     try:
         verdicts = replay_with_progress(rows_of_files(options.rows))
     except ValueError as error:

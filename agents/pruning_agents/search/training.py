@@ -303,6 +303,7 @@ def train(
                 tb_log_name=learner.name,
                 reset_num_timesteps=agent.num_timesteps == 0,
             )
+            agent.set_logger(agent.logger)  # or each call would begin a file of its own
     seconds = before + time.perf_counter() - clock
     tired = max(stop.visits, agent.num_timesteps if learner.paced else 0) >= most
     why = ending(evaluations - stop.spent, tired)

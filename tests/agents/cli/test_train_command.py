@@ -181,11 +181,14 @@ def test_bad_input_is_refused_by_name(tmp_path, capsys, arguments, named):
     assert not (tmp_path / "run").exists()
 
 
-def test_training_can_be_followed_in_tensorboard(tmp_path):
+@pytest.mark.parametrize("agent", ["ppo", "rl-pruner"])
+def test_training_can_be_followed_in_tensorboard(agent, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logs = tmp_path / "logs"
-    assert train(tmp_path, *TABULAR, "--evaluations", "200", "--tensorboard", str(logs)) == 0
+    arguments = ("--evaluations", "200", "--tensorboard", str(logs))
+    assert train(tmp_path, *TABULAR, *arguments, agent=agent) == 0
     (run,) = logs.iterdir()
+    assert len(list(run.iterdir())) == 1
     events = accumulator.EventAccumulator(str(run)).Reload()
     spent = [event.value for event in events.Scalars("search/evaluations")]
     assert spent == sorted(spent) and 0 < spent[-1] <= 200
