@@ -31,23 +31,30 @@ if TYPE_CHECKING:
     from pruning_env.process.budgets import register_budget
     from pruning_env.process.rewards import Outcome, register_reward
     from pruning_env.process.state import PruningState
+    from pruning_env.suites import SUITES, Problem, Suite, get_suite
+    from pruning_env.tabular.sb3 import CNNPruneTabularVecEnv
     from pruning_env.tasks.data import Split, Splits, load_digits8, load_npz
     from pruning_env.tasks.models.loading import load_state_file
     from pruning_env.tasks.registry import Task, imagefolder_task, register_task
     from pruning_env.tasks.storage import load_pruned, save_pruned
 
 __all__ = [
+    "SUITES",
     "CNNPruneEnv",
+    "CNNPruneTabularVecEnv",
     "CNNPruneVecEnv",
     "ChannelGraph",
     "Evaluator",
     "Evidence",
     "Outcome",
+    "Problem",
     "PruningState",
     "Split",
     "Splits",
+    "Suite",
     "Task",
     "draw_graph",
+    "get_suite",
     "imagefolder_task",
     "importance_scores",
     "interleaved_latency",
@@ -65,17 +72,22 @@ __all__ = [
 
 #: Where each exported name lives, so that it is loaded when it is first used (PEP 562).
 _HOMES = {
+    "SUITES": "suites",
     "CNNPruneEnv": "envs.cnn_prune",
+    "CNNPruneTabularVecEnv": "tabular.sb3",
     "CNNPruneVecEnv": "envs.sb3",
     "ChannelGraph": "graph.channel_graph",
     "Evaluator": "evaluation.evaluator",
     "Evidence": "evaluation.importance.scores",
     "Outcome": "process.rewards",
+    "Problem": "suites",
     "PruningState": "process.state",
     "Split": "tasks.data",
     "Splits": "tasks.data",
+    "Suite": "suites",
     "Task": "tasks.registry",
     "draw_graph": "graph.picture",
+    "get_suite": "suites",
     "imagefolder_task": "tasks.registry",
     "importance_scores": "evaluation.importance.scores",
     "interleaved_latency": "evaluation.latency",

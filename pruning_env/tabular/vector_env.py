@@ -205,6 +205,20 @@ class CNNPruneTabularVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         draw = render_ansi if self.render_mode == "ansi" else render_rgb
         return tuple(draw(self.graph, self.dynamics.budgets, each) for each in self._histories)
 
+    @property
+    def places(self) -> Place:
+        """Where all slots' episodes are, as arrays; never written to again.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        return self._started()
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations that all slots have spent."""
+        return self.evaluator.evaluations
+
     def state(self, slot: int) -> PruningState:
         """Where a slot's episode is.
 

@@ -168,7 +168,9 @@ def test_a_picture_holds_all_its_texts_however_long_names_are(name: str, depth: 
     figure = draw_graph(nested(name, depth))
     assert figure.get_figwidth() < 8
     texts = [text for text in figure.axes[0].texts if text.get_text()]
-    labels = [text.get_text().split()[0] for text in texts if text.get_family() == ["monospace"]]
+    labels = [
+        text.get_text().split()[0] for text in texts if text.get_fontfamily() == ["monospace"]
+    ]
     assert len(set(labels)) == 4  # a heading and three layers, told apart
     assert all(len(label) <= 40 for label in labels)
     for text in texts:
