@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pruning_env.process.budgets import register_budget
     from pruning_env.process.rewards import Outcome, register_reward
     from pruning_env.process.state import PruningState
+    from pruning_env.suites import SUITES, Problem, Suite, get_suite
+    from pruning_env.tabular.sb3 import CNNPruneTabularVecEnv
     from pruning_env.tasks.data import Split, Splits, load_digits8, load_npz
     from pruning_env.tasks.export import Exported, export
     from pruning_env.tasks.making import make_task
@@ -40,19 +42,24 @@ if TYPE_CHECKING:
     from pruning_env.tasks.storage import load_pruned, save_pruned
 
 __all__ = [
+    "SUITES",
     "CNNPruneEnv",
+    "CNNPruneTabularVecEnv",
     "CNNPruneVecEnv",
     "ChannelGraph",
     "Evaluator",
     "Evidence",
     "Exported",
     "Outcome",
+    "Problem",
     "PruningState",
     "Split",
     "Splits",
+    "Suite",
     "Task",
     "draw_graph",
     "export",
+    "get_suite",
     "imagefolder_task",
     "importance_scores",
     "interleaved_latency",
@@ -72,19 +79,24 @@ __all__ = [
 
 #: Where each exported name lives, so that it is loaded when it is first used (PEP 562).
 _HOMES = {
+    "SUITES": "suites",
     "CNNPruneEnv": "envs.cnn_prune",
+    "CNNPruneTabularVecEnv": "tabular.sb3",
     "CNNPruneVecEnv": "envs.sb3",
     "ChannelGraph": "graph.channel_graph",
     "Evaluator": "evaluation.evaluator",
     "Evidence": "evaluation.importance.scores",
     "Exported": "tasks.export",
     "Outcome": "process.rewards",
+    "Problem": "suites",
     "PruningState": "process.state",
     "Split": "tasks.data",
     "Splits": "tasks.data",
+    "Suite": "suites",
     "Task": "tasks.registry",
     "draw_graph": "graph.picture",
     "export": "tasks.export",
+    "get_suite": "suites",
     "imagefolder_task": "tasks.registry",
     "importance_scores": "evaluation.importance.scores",
     "interleaved_latency": "evaluation.latency",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pruning_agents.search.rows import provenance
     from pruning_agents.search.training import StopAtEvaluations
     from pruning_agents.stock.groupwise import GroupwiseExtractor
+    from pruning_agents.stock.vectorised import vectorised_ppo
 
 __all__ = [
     "AgentEntry",
@@ -79,6 +80,7 @@ __all__ = [
     "run_cell",
     "sensitivity_greedy",
     "uniform",
+    "vectorised_ppo",
     "verdict",
 ]
 
@@ -120,6 +122,7 @@ _HOMES = {
     "run_cell": "comparison.cells",
     "sensitivity_greedy": "baselines.sensitivity",
     "uniform": "baselines.uniform",
+    "vectorised_ppo": "stock.vectorised",
     "verdict": "comparison.table",
 }
 

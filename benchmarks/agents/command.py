@@ -12,6 +12,10 @@ from rich.console import Console
 from benchmarks.agents.executors import Executor, LocalPool
 from benchmarks.agents.ray_tasks import RayTasks
 from benchmarks.agents.run import AgentsSettings, run_agents
+from pruning_env.suites import SUITES
+
+#: What a suite says.
+_ASKED = ("tasks", "seeds", "seed", "evaluations", "limit", "budget", "set")
 
 #: `--ray` without an address: Ray looks for a cluster itself.
 _ANY_CLUSTER = ""
@@ -25,9 +29,14 @@ def add_agents_command(commands: Any) -> None:
     )
     defaults = AgentsSettings()
     parser.add_argument(
+        "--suite",
+        choices=list(SUITES),
+        help="a frozen list of tasks, settings, evaluations and seeds, in place of the options for "
+        "these",
+    )
+    parser.add_argument(
         "--tasks",
         type=_names,
-        default=defaults.tasks,
         metavar="A,B",
         help='"tabular", of which everything is known, and registered tasks (default: tabular)',
     )
@@ -39,13 +48,12 @@ def add_agents_command(commands: Any) -> None:
         help="registered agents, and functions and classes as module:name (default: all "
         "registered)",
     )
-    parser.add_argument("--seeds", type=positive, default=defaults.seeds, help="how many")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="the first of them")
+    parser.add_argument("--seeds", type=positive, help=f"how many (default: {defaults.seeds})")
+    parser.add_argument("--seed", type=int, help=f"the first of them (default: {defaults.seed})")
     parser.add_argument(
         "--evaluations",
         type=positive,
-        default=defaults.evaluations,
-        help="per search, counted by the environment (default: %(default)s)",
+        help=f"per search, counted by the environment (default: {defaults.evaluations})",
     )
     parser.add_argument(
         "--limit",
@@ -109,10 +117,17 @@ def environment_settings(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(options: dict[str, Any], command: str, console: Console) -> int:
+    if options["suite"] is not None:
+        said = [name for name in _ASKED if options[name] not in (None, [])]
+        if said:
+            raise ValueError(
+                f"--{said[0]} is not allowed with --suite {options['suite']}, which says it"
+            )
     options["settings"] = environment_settings(options)
     options["limits"] = dict(options.pop("limit"))
     options["executor"] = _executor(*(options.pop(n) for n in ("workers", "ray", "gpus_per_cell")))
-    run_agents(AgentsSettings(**options), command, console)
+    given = {name: value for name, value in options.items() if value is not None}
+    run_agents(AgentsSettings(**given), command, console)
     return 0
 
 

@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from benchmarks.agents.executors import Executor, LocalPool
 from benchmarks.agents.results import write_results
-from pruning_agents.comparison.cells import TABULAR, Cell, make_env
-from pruning_agents.comparison.rows import AgentRow, read_rows
+from pruning_agents.comparison.cells import Cell, make_env
+from pruning_agents.comparison.rows import TABULAR, AgentRow, read_rows
+from pruning_agents.comparison.suites import place_of
 from pruning_agents.search.import_path import resolve_agent
 from pruning_agents.search.registry import agent_names
 from pruning_agents.search.rows import append_row
+from pruning_env.suites import get_suite
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class AgentsSettings:
     """What to run, and where to write.
 
     Attributes:
+        suite: name of a suite, which says tasks, settings, evaluations and seeds instead.
         tasks: "tabular" and registered tasks.
         agents: registered names and "module:name"; empty for all that are registered.
         seeds: number of consecutive seeds; agents that no seed changes are run with the first.
@@ -40,6 +43,7 @@ class AgentsSettings:
         resume: leave out cells that have a row without a failure.
     """
 
+    suite: str | None = None
     tasks: tuple[str, ...] = (TABULAR,)
     agents: tuple[str, ...] = ()
     seeds: int = 20
@@ -56,8 +60,8 @@ def run_agents(settings: AgentsSettings, command: str, console: Console) -> tupl
     """Run what is missing, appending each row at once; write table and figure; return all rows.
 
     Raises:
-        ValueError: for an unknown agent or task, or settings that an environment refuses; nothing
-            has run then.
+        ValueError: for an unknown agent, task or suite, or settings that an environment refuses;
+            nothing has run then.
         RuntimeError: as `Executor.rows`.
     """
     cells = plan(settings)
@@ -102,19 +106,40 @@ def plan(settings: AgentsSettings) -> list[Cell]:
     strangers = [name for name in settings.limits if name not in entries]
     if strangers:
         raise ValueError(f"limits={strangers!r}: not among the agents {', '.join(names)}")
-    tasks = tuple(dict.fromkeys(settings.tasks))
-    for task in tasks:
-        make_env(task, settings.settings).close()
+    parts = _parts(settings)
+    for part in parts:
+        make_env(part.task, part.settings).close()
     return [
         Cell(
-            task,
-            settings.settings,
+            part.task,
+            part.settings,
             name,
             seed,
-            min(settings.limits.get(name, settings.evaluations), settings.evaluations),
+            min(settings.limits.get(name, part.evaluations), part.evaluations),
+            settings.suite,
         )
-        for seed in range(settings.seed, settings.seed + settings.seeds)
-        for task in tasks
+        for seed in sorted({seed for part in parts for seed in part.seeds})
+        for part in parts
+        if seed in part.seeds
         for name, entry in entries.items()
-        if entry.seeded or seed == settings.seed
+        if entry.seeded or seed == part.seeds[0]
     ]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One task with one kind of environment, and what is to be run there."""
+
+    task: str
+    settings: dict[str, Any]
+    evaluations: int
+    seeds: range
+
+
+def _parts(settings: AgentsSettings) -> list[_Part]:
+    if settings.suite is not None:
+        problems = get_suite(settings.suite).problems
+        return [_Part(*place_of(p), p.evaluations, range(p.seeds)) for p in problems]
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    tasks = dict.fromkeys(settings.tasks)
+    return [_Part(task, settings.settings, settings.evaluations, seeds) for task in tasks]

@@ -7,8 +7,10 @@ its object interface is used. Knows nothing of models or pruning.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruning_env.graph.explain import frozen_reasons, layer_order
 
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _SINGLE, _FROZEN = "#8C8C8C", "#B22222"
 _ROW, _LANE = 0.20, 0.17  # inches
-_LETTER = 0.065  # inches, of the font below
 _FONT = 7.5
 _LEGEND = 0.72  # inches
-_LONGEST_REASON = 90  # characters
+_LONGEST_NAME, _LONGEST_REASON = 40, 90  # characters
+_LABEL_STYLE: dict[str, Any] = {"fontsize": _FONT, "family": "monospace"}
+_REASON_STYLE: dict[str, Any] = {"fontsize": _FONT, "style": "italic"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def draw_graph(graph: ChannelGraph) -> Figure:
     """The groups of `graph` as a figure, some inches wide and 0.2 inches high per layer.
 
     Norms and other layers without a weight matrix are left out: they follow the layer they belong
-    to.
+    to. Long names lose their middle, but no two become the same.
     """
     from matplotlib.figure import Figure
 
@@ -62,12 +65,13 @@ def draw_graph(graph: ChannelGraph) -> Figure:
     lanes = 1 + max((strand.lane for strand in strands), default=0)
     texts = [_short("; ".join(frozen_reasons(graph, name))) for name in layers]
     labels = _labels(graph, layers)
-    left = _LETTER * len(labels[0]) + 0.1
-    right = _LETTER * max(map(len, texts)) * 0.95 + 0.2
+    figure = Figure()
+    left = _inches(figure, labels[:1], _LABEL_STYLE) + 0.1  # all are of one length
+    right = _inches(figure, set(texts), _REASON_STYLE) + 0.2
     middle = _LANE * (lanes + 1)
     width = max(left + middle + right, 5.2)
     height = _ROW * (len(layers) + 1) + _LEGEND
-    figure = Figure(figsize=(width, height))
+    figure.set_size_inches(width, height)
     axes = figure.add_axes((left / width, 0.0, middle / width, 1 - _LEGEND / height))
     axes.set_xlim(-1, lanes)
     axes.set_ylim(len(layers) - 0.5, -1.5)
@@ -77,9 +81,7 @@ def draw_graph(graph: ChannelGraph) -> Figure:
         axes.plot((-1, lanes), (row, row), color="#EEEEEE", linewidth=0.8, zorder=0)
         _write(axes, row, labels[row + 1], _FROZEN if text else "black")
         if text:
-            axes.text(
-                lanes + 0.2, row, text, va="center", fontsize=_FONT, color=_FROZEN, style="italic"
-            )
+            axes.text(lanes + 0.2, row, text, va="center", color=_FROZEN, **_REASON_STYLE)
     coupled = 0
     for strand in strands:
         colour = _COLOURS[coupled % len(_COLOURS)] if strand.coupled else _SINGLE
@@ -99,25 +101,40 @@ def _has_matrix(graph: ChannelGraph, layer: str) -> bool:
 def _labels(graph: ChannelGraph, layers: list[str]) -> list[str]:
     """A heading, then name, number of outputs and groups of each layer, all of one length."""
     rows = [("layer", "outputs", "group")]
-    for name in layers:
+    for name, short in zip(layers, _shortened(layers), strict=True):
         weight = graph.shapes.get(f"{name}.weight")
         own = [str(i) for i, group in enumerate(graph.groups) if name in group.layers]
-        rows.append((name, str(weight[0]) if weight else "", ",".join(own[:3])))
+        rows.append((short, str(weight[0]) if weight else "", ",".join(own[:3])))
     widths = [max(len(row[place]) for row in rows) for place in range(3)]
     return [f"{a:>{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
 
 
 def _write(axes: Axes, row: int, text: str, colour: str) -> None:
-    axes.text(
-        -1.3,
-        row,
-        text,
-        ha="right",
-        va="center",
-        fontsize=_FONT,
-        family="monospace",
-        color=colour,
-    )
+    axes.text(-1.3, row, text, ha="right", va="center", color=colour, **_LABEL_STYLE)
+
+
+def _inches(figure: Figure, texts: Iterable[str], style: dict[str, Any]) -> float:
+    """Width of the longest text as it will be drawn."""
+    drawn = [figure.text(0, 0, text, **style) for text in texts]
+    widths = [text.get_window_extent().width / figure.dpi for text in drawn]
+    for text in drawn:
+        text.remove()
+    return max(widths)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Names without the middle of what is long, each as long as it takes to tell them apart."""
+    for longest in itertools.count(_LONGEST_NAME):
+        short = [_without_middle(name, longest) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    raise AssertionError("whole names differ")
+
+
+def _without_middle(name: str, longest: int) -> str:
+    """The end tells more of a layer than the beginning, so two thirds of what stays are its."""
+    begin = longest // 3
+    return name if len(name) <= longest else f"{name[:begin]}…{name[begin + 1 - longest :]}"
 
 
 def _short(reason: str) -> str:

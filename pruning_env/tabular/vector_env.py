@@ -212,6 +212,20 @@ class CNNPruneTabularVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     def _painter(self) -> Painter:
         return Painter(self.graph, self.dynamics.budgets)
 
+    @property
+    def places(self) -> Place:
+        """Where all slots' episodes are, as arrays; never written to again.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        return self._started()
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations that all slots have spent."""
+        return self.evaluator.evaluations
+
     def state(self, slot: int) -> PruningState:
         """Where a slot's episode is.
 

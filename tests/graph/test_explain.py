@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,61 @@ def test_the_picture_names_every_layer_with_a_weight_and_every_reason(odd: Chann
         assert f" {layer} " in texts
     assert "norm" not in texts
     assert all(reason in texts for reason in odd.frozen.values())
+
+
+def nested(name: str, depth: int) -> ChannelGraph:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1))
+    for _ in range(depth):
+        network = nn.Sequential(OrderedDict([(name, network)]))
+    return ChannelGraph.trace(network.eval(), torch.randn(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"), [("i", 1), ("feature_extractor", 2), ("feature_extractor", 8), ("MMMM", 40)]
+)
+def test_a_picture_holds_all_its_texts_however_long_names_are(name: str, depth: int) -> None:
+    figure = draw_graph(nested(name, depth))
+    assert figure.get_figwidth() < 8
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    labels = [
+        text.get_text().split()[0] for text in texts if text.get_fontfamily() == ["monospace"]
+    ]
+    assert len(set(labels)) == 4  # a heading and three layers, told apart
+    assert all(len(label) <= 40 for label in labels)
+    for text in texts:
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.x1
+
+
+def test_a_reason_of_wide_letters_is_within_the_picture() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.WWWWWWWWMMMMMMMMWWWWWWWWMMMMMMMM = Odd()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.WWWWWWWWMMMMMMMMWWWWWWWWMMMMMMMM(x)
+
+    figure = draw_graph(ChannelGraph.trace(Wide().eval(), torch.randn(1, 3, 4, 4)))
+    assert max(text.get_window_extent().x1 for text in figure.axes[0].texts) <= figure.bbox.x1
+
+
+def test_names_that_differ_only_in_their_middle_are_told_apart_in_the_picture() -> None:
+    class Twins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for side in ("left", "right"):
+                name = f"{'a' * 30}_{side}_{'b' * 30}"
+                self.add_module(name, nn.Conv2d(3 if side == "left" else 4, 4, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.children():
+                x = layer(x)
+            return x
+
+    graph = ChannelGraph.trace(Twins().eval(), torch.randn(1, 3, 4, 4))
+    labels = {text.get_text().split()[0] for text in draw_graph(graph).axes[0].texts[:3]}
+    assert len(labels) == 3
 
 
 def test_groups_that_overlap_have_lanes_of_their_own(resnet: ChannelGraph) -> None:

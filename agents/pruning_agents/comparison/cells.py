@@ -17,7 +17,14 @@ import gymnasium as gym
 
 import pruning_env  # noqa: F401  (registers the environments)
 from pruning_agents.comparison.origin import origin_of
-from pruning_agents.comparison.rows import AgentRow, Anchors, CellKey, FinalPolicy, settings_text
+from pruning_agents.comparison.rows import (
+    TABULAR,
+    AgentRow,
+    Anchors,
+    CellKey,
+    FinalPolicy,
+    settings_text,
+)
 from pruning_agents.search.import_path import resolve_agent
 from pruning_agents.search.recording import ViolationCounter
 from pruning_agents.search.result import Search, SearchResult
@@ -28,9 +35,6 @@ from pruning_env.evaluation.ledger import Meter
 from pruning_env.process.dynamics import PruningState
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tasks.registry import task_names
-
-#: The task of which everything is known, `CNNPruneTabular-v0`.
-TABULAR = "tabular"
 
 #: Judged together with others, or alone: floating point may turn an image or two.
 SAME_ACCURACY = 2e-3
@@ -46,6 +50,7 @@ class Cell:
         agent: as for `resolve_agent`.
         seed: of the search.
         evaluations: that it may spend.
+        suite: that asks for it, if one does.
     """
 
     task: str
@@ -53,13 +58,13 @@ class Cell:
     agent: str
     seed: int
     evaluations: int
+    suite: str | None = None
 
     @property
     def key(self) -> CellKey:
         """That of the row it makes."""
-        return CellKey(
-            self.task, settings_text(self.settings), self.agent, self.seed, self.evaluations
-        )
+        settings = settings_text(self.settings)
+        return CellKey(self.task, settings, self.agent, self.seed, self.evaluations, self.suite)
 
 
 def make_env(task: str, settings: Mapping[str, Any]) -> gym.Env:
@@ -155,6 +160,7 @@ def run_cell(cell: Cell, provenance: Provenance) -> AgentRow:
         image_passes=meter.image_passes,
         test_loads=meter.test_loads,
         ended=None if failed else search.why or None,
+        suite=cell.suite,
     )
 
 

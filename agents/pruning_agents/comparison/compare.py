@@ -132,7 +132,8 @@ def _comparison(
     regrets = question.pairs(*_SIDES, evaluations)
     if not regrets[0].size:
         return None
-    own = [row for row in rows if (row.task, row.settings) == (question.task, question.settings)]
+    place = (question.suite, question.task, question.settings)
+    own = [row for row in rows if (row.suite, row.task, row.settings) == place]
     failed = [sum(bool(row.failed) for row in own if row.agent == side) for side in _SIDES]
     interval = paired_difference([regrets[0]], [regrets[1]]) if regrets[0].size > 1 else None
     return Comparison(

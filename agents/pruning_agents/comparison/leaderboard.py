@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pruning_agents.comparison.questions import Question, questions
 from pruning_agents.comparison.replay import Verdict
 from pruning_agents.comparison.rows import AgentRow, CellKey
 from pruning_agents.comparison.statistics import bootstrap
+from pruning_agents.comparison.suites import complete
+from pruning_env.suites import SUITES, Suite
 
 SUBMIT = """\
-**To submit a row**, run `python -m benchmarks agents --agents yourmodule:YourAgent --tasks tabular
---seeds 20 --evaluations 2000 --out yours.jsonl` in a checkout of this repository, at a commit of
-it; see that `cnnprune validate yours.jsonl` accepts it; append the lines to a file under
+**To submit a row**, run `python -m benchmarks agents --agents yourmodule:YourAgent --suite
+solved-v1 --out yours.jsonl` in a checkout of this repository, at a commit of it; see that
+`cnnprune validate yours.jsonl` accepts it; append the lines to a file under
 `benchmarks/results/`, make this page again with the command below, and open a pull request with
 both, and with the agent's code or a link to it. Say how many evaluations its settings were tuned
 with, and on which tasks. Rows are replayed from their channel counts: accuracy on search-val and
@@ -43,8 +46,16 @@ def to_markdown(verdicts: Sequence[Verdict], command: str) -> str:
     parts = ["# Leaderboard"]
     parts.append(f"{len(good):,} rows, each of which was replayed when this page was made.")
     again = {verdict.row.key: verdict.again for verdict in verdicts if verdict.replays}
-    for question in questions(good):
-        parts += [f"## {question.title}", _ranking(question, again)]
+    asked = questions(good)
+    for suite in SUITES.values():
+        own = [question for question in asked if question.suite == suite.name]
+        if own:
+            parts += [f"## {suite.name}", *_together(suite, own)]
+            for question in own:
+                parts += [f"### {question.title}", _ranking(question, again)]
+    for question in asked:
+        if question.suite is None:
+            parts += [f"## {question.title}", _ranking(question, again)]
     unpinned = {row.agent for row in good if row.origin is None}
     if unpinned:
         parts.append(
@@ -61,6 +72,43 @@ def to_markdown(verdicts: Sequence[Verdict], command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _together(suite: Suite, asked: Sequence[Question]) -> list[str]:
+    """What the suite is, and the mean over its problems of the agents that have all rows."""
+    parts = [
+        f"{suite.summary[0].upper()}{suite.summary[1:]}. SHA-256 of the suite: `{suite.sha256}`."
+    ]
+    rows: dict[str, list[AgentRow]] = {}
+    for question in asked:
+        for agent, own in question.runs.items():
+            rows.setdefault(agent, []).extend(own)
+    whole = {agent for agent, own in rows.items() if complete(suite, own)}
+    measure = "regret" if all(question.anchored for question in asked) else "error"
+    lines: list[tuple[str, ...]] = [
+        ("agent", "seeds", f"{measure} at the end, mean over {len(asked)} problems (95 %)"),
+        ("---", "---:", "---:"),
+    ]
+    strata = {
+        agent: [question.regrets(agent, question.longest) for question in asked] for agent in whole
+    }
+    for agent in sorted(whole, key=lambda each: float(np.mean(strata[each]))):
+        seeds = strata[agent][0].size
+        lines.append((agent, str(seeds), _shown(strata[agent])))
+    if whole:
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    if part := sorted(set(rows) - whole):
+        told = ", ".join(f"{agent} ({len(rows[agent])} rows)" for agent in part)
+        parts.append(f"Without all rows of the suite, and so without a mean: {told}.")
+    return parts
+
+
+def _shown(strata: Sequence[NDArray[np.float64]]) -> str:
+    """The mean, with an interval where there are several seeds."""
+    interval = bootstrap(strata)
+    if strata[0].size == 1:
+        return f"{interval.estimate:.4f}"
+    return f"{interval.estimate:.4f} ({interval.low:.4f}–{interval.high:.4f})"
+
+
 def _ranking(question: Question, again: Mapping[CellKey, bool | None]) -> str:
     measure = "regret" if question.anchored else "error"
     titles = (
@@ -73,17 +121,13 @@ def _ranking(question: Question, again: Mapping[CellKey, bool | None]) -> str:
     }
     for agent in sorted(ends, key=lambda each: float(ends[each].mean())):
         rows, regrets = question.runs[agent], ends[agent]
-        shown = f"{regrets.mean():.4f}"
-        if regrets.size > 1:
-            interval = bootstrap([regrets])
-            shown += f" ({interval.low:.4f}–{interval.high:.4f})"
         mark = "" if all(row.origin for row in rows) else " ‡"
         lines.append(
             (
                 f"{agent}{mark}",
                 str(len(rows)),
                 f"{rows[0].allowed:,}",
-                shown,
+                _shown([regrets]),
                 _mean(rows, "val_accuracy", 100.0, 1),
                 _mean(rows, "test_accuracy", 100.0, 1),
                 _mean(rows, "params_ratio", 1.0, 3),

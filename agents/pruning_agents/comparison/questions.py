@@ -25,6 +25,7 @@ class Question:
     Attributes:
         task: "tabular", or a registered task.
         settings: keyword arguments of the environment.
+        suite: that it is a problem of, if the rows say so.
         runs: by agent, its rows in the order of their seeds; all of one agent were allowed the same
             number of evaluations.
         failures: by agent without any row that did not fail, what happened.
@@ -32,16 +33,18 @@ class Question:
 
     task: str
     settings: dict[str, Any]
+    suite: str | None
     runs: dict[str, tuple[AgentRow, ...]]
     failures: dict[str, str]
 
     @property
     def title(self) -> str:
-        """Task, budget and settings in words."""
+        """Suite, task, budget and settings in words."""
         settings = dict(self.settings)
         budget = settings.pop("budget", {})
         parts = [f"{name} ≤ {limit:g} of dense" for name, limit in budget.items()]
-        return ", ".join([self.task, *parts, *(f"{name}={settings[name]}" for name in settings)])
+        task = self.task if self.suite is None else f"{self.suite}: {self.task}"
+        return ", ".join([task, *parts, *(f"{name}={settings[name]}" for name in settings)])
 
     @property
     def anchored(self) -> bool:
@@ -129,8 +132,9 @@ def questions(rows: Sequence[AgentRow]) -> tuple[Question, ...]:
     and of equally many those with the most evaluations.
     """
     found = []
-    for task, text in dict.fromkeys((row.task, settings_text(row.settings)) for row in rows):
-        own = [row for row in rows if (row.task, settings_text(row.settings)) == (task, text)]
+    places = [(row.suite, row.task, settings_text(row.settings)) for row in rows]
+    for place in dict.fromkeys(places):
+        own = [row for row, each in zip(rows, places, strict=True) if each == place]
         runs, failures = {}, {}
         for agent in dict.fromkeys(row.agent for row in own):
             every = [row for row in own if row.agent == agent]
@@ -139,7 +143,7 @@ def questions(rows: Sequence[AgentRow]) -> tuple[Question, ...]:
                 runs[agent] = _fullest(good)
             else:
                 failures[agent] = every[-1].failed
-        found.append(Question(task, own[0].settings, runs, failures))
+        found.append(Question(own[0].task, own[0].settings, own[0].suite, runs, failures))
     return tuple(found)
 
 

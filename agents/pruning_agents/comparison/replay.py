@@ -17,6 +17,7 @@ from tqdm import tqdm
 from pruning_agents.comparison.cells import SAME_ACCURACY, anchors_of, core, cost_of, make_env
 from pruning_agents.comparison.origin import Origin, origin_of
 from pruning_agents.comparison.rows import AgentRow, settings_text
+from pruning_agents.comparison.suites import objections
 from pruning_agents.search.judge import with_networks
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.process.state import PruningState
@@ -203,7 +204,7 @@ def state_of(env: CNNPruneEnv, counts: tuple[int, ...]) -> PruningState:
 
 def _contradictions(row: AgentRow) -> list[str]:
     """What a row says against itself."""
-    problems = []
+    problems = objections(row)
     accuracies = [accuracy for _, accuracy in row.history]
     numbers = [number for number, _ in row.history]
     if row.spent > row.allowed:

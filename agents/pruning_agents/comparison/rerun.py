@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from pruning_agents.comparison.cells import TABULAR, Cell, run_cell
+from pruning_agents.comparison.cells import Cell, run_cell
 from pruning_agents.comparison.replay import Verdict
-from pruning_agents.comparison.rows import AgentRow, settings_text
+from pruning_agents.comparison.rows import TABULAR, AgentRow, settings_text
 from pruning_agents.search.registry import agent_names
 
 
@@ -26,11 +26,11 @@ def rerun(verdicts: Sequence[Verdict], seeds: int, progress_bar: bool = False) -
         seeds: rows of each that are run again, at most; the first that replay.
         progress_bar: whether to show one.
     """
-    done: Counter[tuple[str, str, int]] = Counter()
+    done: Counter[tuple[str, str, int, str | None]] = Counter()
     told = []
     for verdict in tqdm(verdicts, desc="run again", unit="row", disable=not progress_bar):
         row = verdict.row
-        place = row.agent, settings_text(row.settings), row.allowed
+        place = row.agent, settings_text(row.settings), row.allowed, row.suite
         known = row.task == TABULAR and row.agent in agent_names()
         if verdict.replays and known and done[place] < seeds:
             done[place] += 1

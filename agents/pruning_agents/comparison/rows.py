@@ -20,6 +20,9 @@ from pruning_agents.comparison.origin import Origin
 from pruning_agents.search.registry import agent_names, get_agent
 from pruning_agents.search.rows import Provenance, ResultRow, check_found, keyed_rows
 
+#: The task of which everything is known, `CNNPruneTabular-v0`.
+TABULAR = "tabular"
+
 
 class CellKey(NamedTuple):
     """What makes two rows answers to the same question."""
@@ -29,6 +32,7 @@ class CellKey(NamedTuple):
     agent: str
     seed: int
     allowed: int
+    suite: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class AgentRow:
         image_passes: images that pruned networks were shown during the search, see `Ledger`.
         test_loads: loads of a data set by the search itself, which show it the test split.
         ended: why the search ended, of `pruning_agents.search.result.ENDINGS`.
+        suite: of `pruning_env.suites` that the row is for; None for none.
     """
 
     agent: str
@@ -130,11 +135,13 @@ class AgentRow:
     image_passes: int | None = None
     test_loads: int | None = None
     ended: str | None = None
+    suite: str | None = None
 
     @property
     def key(self) -> CellKey:
         """Rows of equal keys answer the same question; the later one counts."""
-        return CellKey(self.task, settings_text(self.settings), self.agent, self.seed, self.allowed)
+        settings = settings_text(self.settings)
+        return CellKey(self.task, settings, self.agent, self.seed, self.allowed, self.suite)
 
     def regret_at(self, evaluations: ArrayLike) -> NDArray[np.float64]:
         """(N,) normalised regret of the incumbent after (N,) evaluations; see `regret`.

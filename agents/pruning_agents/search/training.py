@@ -76,7 +76,8 @@ class Checkpoints:
 class StopAtEvaluations(BaseCallback):
     """End training once `limit` evaluations were spent since the callback's first training start.
 
-    Evaluations are what the environment's evaluator counts: repeat visits are free.
+    Evaluations are what the environment's evaluator counts: repeat visits are free. A step of N
+    environments may spend N, so with several it ends where fewer are left than that.
 
     Args:
         limit: evaluations to spend.
@@ -109,17 +110,25 @@ class StopAtEvaluations(BaseCallback):
         self.most_visits = most_visits
         self._before: int | None = None
         self._lazy = False
+        self._width = 1
 
     @property
     def done(self) -> bool:
         """Whether training is over."""
         tired = self.most_visits is not None and self.visits >= self.most_visits
-        return tired or self.spent >= self.limit
+        return tired or self.left <= 0
+
+    @property
+    def left(self) -> int:
+        """Evaluations that may still be spent; 0 where one more step could spend too many."""
+        left = self.limit - self.spent
+        return left if left >= self._width else 0
 
     def _evaluations(self) -> int:
         return int(self.training_env.get_attr("evaluations")[0])
 
     def _on_training_start(self) -> None:
+        self._width = self.training_env.num_envs
         if self._before is None:
             self._before = self._evaluations() - self.spent
             if self.most_visits is not None:
@@ -306,5 +315,5 @@ def train(
             agent.set_logger(agent.logger)  # or each call would begin a file of its own
     seconds = before + time.perf_counter() - clock
     tired = max(stop.visits, agent.num_timesteps if learner.paced else 0) >= most
-    why = ending(evaluations - stop.spent, tired)
+    why = ending(stop.left, tired)
     return Search(learner.incumbent(agent), agent, why), seconds
