@@ -323,10 +323,10 @@ def saved_task(recipe: Recipe, *, allow_import: bool = False) -> Task:
 
 def _builder_of(recipe: Recipe, allow_import: bool) -> _Builder:
     """How the architecture of a recipe is made; code is run only if that is allowed."""
-    if _is_task(recipe.architecture):
+    if _is_task(recipe.architecture) and SOURCE in recipe.extra:
         task = saved_task(recipe, allow_import=allow_import)
         return _Builder(task.build, task.input_shape)
-    if not allow_import:
+    if not _is_task(recipe.architecture) and not allow_import:
         raise ValueError(
             f"architecture {recipe.architecture!r} is no registered task; register it, or pass "
             "allow_import=True if you trust this folder and want it imported"
