@@ -29,7 +29,7 @@ def install(client: Client, folder: Path) -> Path:
         RuntimeError: the installation failed; the message is pip's.
     """
     python, done = folder / "bin" / "python", folder / "installed.txt"
-    wanted = "\n".join((sys.version, *client.requirements))
+    wanted = "\n".join((sys.version, *client.requirements, "without", *client.without))
     if done.exists() and done.read_text() == wanted:
         return python
     _call("uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder))
@@ -39,7 +39,7 @@ def install(client: Client, folder: Path) -> Path:
     atomic_write(site_packages / "shared.pth", "\n".join(lines) + "\n")
     if client.requirements:
         excluded = folder / "excluded.txt"
-        atomic_write(excluded, "\n".join(SHARED) + "\n")
+        atomic_write(excluded, "\n".join((*SHARED, *client.without)) + "\n")
         where = ("--python", str(python), "--excludes", str(excluded))
         _call("uv", "pip", "install", "--quiet", *where, *client.requirements)
     atomic_write(done, wanted)
