@@ -80,19 +80,19 @@ def _chosen(names: Sequence[str]) -> list[Client]:
 def _rows(
     missing: Sequence[tuple[Client, str]], settings: ClientsSettings, command: str
 ) -> Iterator[ClientRow]:
+    origin = provenance(command)
     for client, env_id in missing:
-        origin = provenance(command)
         folder = (settings.folder / client.name).resolve()
         try:
             python = install(client, folder)
-        except RuntimeError as error:
-            yield ClientRow(client.name, "-", "-", env_id, str(error), 0.0, origin)
+        except RuntimeError as refused:
+            yield ClientRow(client.name, "-", "-", env_id, str(refused), 0.0, origin)
             continue
         start = time.perf_counter()
         error = _run(client, env_id, python, folder, settings.timeout)
         seconds = time.perf_counter() - start
-        versions = [_version(python, name) for name in (client.package, "gymnasium")]
-        yield ClientRow(client.name, *versions, env_id, error, seconds, origin)
+        version, gymnasium = (_version(python, name) for name in (client.package, "gymnasium"))
+        yield ClientRow(client.name, version, gymnasium, env_id, error, seconds, origin)
 
 
 def _run(client: Client, env_id: str, python: Path, folder: Path, timeout: float) -> str:

@@ -69,6 +69,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     monkeypatch.setattr(run, "install", installed)
     monkeypatch.setattr(run, "_run", program)
+    monkeypatch.setattr(run, "_version", lambda *_: "1.0")
     return found
 
 

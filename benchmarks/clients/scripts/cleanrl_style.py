@@ -24,7 +24,7 @@ def make_env() -> gym.Env:
         env, lambda seen: np.clip(seen, -10, 10), env.observation_space
     )
     env = gym.wrappers.NormalizeReward(env, gamma=0.99)
-    return gym.wrappers.TransformReward(env, lambda reward: float(np.clip(reward, -10, 10)))
+    return gym.wrappers.TransformReward(env, lambda reward: min(max(float(reward), -10.0), 10.0))
 
 
 envs = gym.vector.SyncVectorEnv(
