@@ -59,7 +59,7 @@ CLIENTS = (
         "push-to-hub",
         "RL Baselines3 Zoo's card, configuration and video, up to the upload",
         "with_push_to_hub",
-        ("rl_zoo3", "huggingface_sb3==3.0"),
+        ("rl_zoo3", "huggingface_sb3==3.0", "moviepy"),
         "rl_zoo3",
         # What rl_zoo3 2.9.2 asks for, of which 3.2 lacks the `generate_metadata` that it imports.
         without=("sb3-team-hf-integration",),

@@ -34,6 +34,8 @@ def to_markdown(rows: Sequence[ClientRow]) -> str:
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
     ]
     parts += [f"{row.client} on {row.env_id}: {_plain(row.error)}" for row in rows if row.error]
+    if absent := [c.name for c in CLIENTS if not any(row.client == c.name for row in rows)]:
+        parts.append(f"Not run yet: {', '.join(absent)}.")
     commands = "\n".join(dict.fromkeys(row.provenance.command for row in rows))
     hardware = "; ".join(dict.fromkeys(row.provenance.hardware for row in rows))
     commits = ", ".join(dict.fromkeys(str(row.provenance.commit) for row in rows))
