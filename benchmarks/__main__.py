@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks.ablation.command import add_ablation_command
 from benchmarks.agents.command import add_agents_command
 from benchmarks.agents.figures_command import add_figures_commands
+from benchmarks.clients.command import add_clients_command
 from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
 from benchmarks.proxies.command import add_proxies_command
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_constrained_command(commands)
     add_proxies_command(commands)
     add_report_command(commands)
+    add_clients_command(commands)
     add_soak_command(commands)
     add_train_command(commands)
     add_reproduce_command(commands)

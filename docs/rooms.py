@@ -35,6 +35,7 @@ ROOMS = {
         "zoo",
         "speed",
         "peers",
+        "clients",
         "report",
     ),
 }
