@@ -59,4 +59,10 @@ def gradient_layout(model: nn.Module) -> torch.memory_format:
 
 def laid_out(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
     """(N, C, H, W) images in the layout that the model's gradients want; others as they are."""
-    return images.contiguous(memory_format=gradient_layout(model)) if images.ndim == 4 else images
+    if images.ndim != 4:
+        return images
+    layout = gradient_layout(model)
+    if layout == torch.channels_last:
+        return images.contiguous(memory_format=layout)
+    # Images of one channel are contiguous in either order; a copy has the strides of this one.
+    return images.clone(memory_format=layout)

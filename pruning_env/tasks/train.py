@@ -196,9 +196,10 @@ def shifted(
     rows = (corner[0] + torch.arange(height)).to(padded.device)
     columns = (corner[1] + torch.arange(width)).to(padded.device)
     picked = batch.to(padded.device)
-    # Indexing on both sides of the channel slice puts channels last.
+    # Indexing on both sides of the channel slice puts channels last; of one channel, only a copy
+    # puts them back.
     cut = padded[picked[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2).contiguous()
+    return cut.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def _hardware(device: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pruning_env.evaluation import precision
-from pruning_env.evaluation.gradients import gradient_layout
+from pruning_env.evaluation.gradients import gradient_layout, laid_out
 from pruning_env.evaluation.metrics import Metrics
 from pruning_env.evaluation.recovery.processes import Processes
 from pruning_env.evaluation.recovery.training import (
@@ -258,6 +258,12 @@ def test_channels_are_not_last_where_onednn_would_write_past_its_buffer(layer, l
     layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     train_epochs(model, narrow, dataclasses.replace(RECIPE, epochs=1))
     assert seen[0].is_contiguous(memory_format=layout)
+
+
+def test_images_of_one_channel_which_are_contiguous_in_either_order_are_laid_out_too():
+    images = torch.rand(5, 8, 8, 1).permute(0, 3, 1, 2)
+    assert images.is_contiguous() and images.stride() == (64, 1, 8, 1)
+    assert laid_out(images, nn.Conv2d(4, 8, 1, stride=2)).stride() == (64, 64, 8, 1)
 
 
 def test_cutout_blanks_a_square_that_may_leave_the_image():
