@@ -257,9 +257,15 @@ class Residual(Block):
         self.alpha = nn.Parameter(torch.tensor(0.7))
         self.drop = StochasticDepth(0.2, "row")
 
+    @property
+    def ignored(self) -> list[nn.Module]:
+        """Branches that are computed and not used."""
+        one = self.how in ("layer scale", "in place", "maximum", "where", "addcmul")
+        return list(self.bodies)[1:] if one else []
+
     def forward(self, x: Tensor) -> Tensor:
         parts = [body(x) for body in self.bodies]
-        first = sum(parts[1:], parts[0])  # what reaches no output is not pruned: all are used
+        first = parts[0]
         if self.how == "scaled":
             return x + self.alpha * sum(parts) * 0.3
         if self.how == "layer scale":

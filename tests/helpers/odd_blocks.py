@@ -17,6 +17,8 @@ from tests.helpers.blocks import Block, conv
 class Deciding(Block):
     """A convolution, and a branch on numbers of channels."""
 
+    decides = True
+
     def __init__(self, n: int, channels: int, out: int, how: str, bound: int) -> None:
         super().__init__(out)
         self.conv, self.proj = conv(n, channels, out), conv(n, channels, out)
