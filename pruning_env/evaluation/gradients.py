@@ -6,12 +6,16 @@ Also how images lie in memory for it. Knows nothing of what the gradients are of
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 __all__ = ["computing_gradients", "gradient_layout", "laid_out"]
+
+_threads_of = os.getpid()
+"""The process whose threads torch has: the one that imported this, until a fork computes."""
 
 _BLOCK = 16
 """Channels that oneDNN's kernels take together, at most: 8 with AVX2, 16 with AVX-512."""
@@ -25,6 +29,7 @@ def computing_gradients() -> Iterator[None]:
         RuntimeError: inside, gradients were wanted in a process that was forked from one that had
             computed some: PyTorch's threads for that do not survive a fork.
     """
+    _renew_threads()
     try:
         with torch.inference_mode(False), torch.enable_grad():
             yield
@@ -37,6 +42,18 @@ def computing_gradients() -> Iterator[None]:
             'context="spawn" to AsyncVectorEnv (to gym.make_vec in vector_kwargs), '
             'start_method="spawn" to SubprocVecEnv'
         ) from error
+
+
+def _renew_threads() -> None:
+    """Let a forked process replace the pool of threads that it inherited, while it has one thread.
+
+    Torch replaces it at the next use, without a lock: autograd's own thread and the one that
+    started it may do so at once, and one of them finds none ("Invalid thread pool!", an abort).
+    """
+    global _threads_of
+    if os.getpid() != _threads_of:
+        torch.set_num_threads(torch.get_num_threads())
+        _threads_of = os.getpid()
 
 
 def gradient_layout(model: nn.Module) -> torch.memory_format:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
+from pruning_env.evaluation import gradients
 from tests.helpers.forks import Fork
 
 Client = Callable[[list[str]], int]
@@ -50,6 +52,15 @@ def by_stable_baselines(arguments: list[str]) -> int:
     return 0 if np.array_equal(np.array(seen)[:, 1], expected(name)) else 1
 
 
+def renewing(_: list[str]) -> int:
+    """Whether a fork replaces its threads before its first gradient, and only then."""
+    with mock.patch("torch.set_num_threads") as replaced:
+        for _ in range(2):
+            with gradients.computing_gradients():
+                pass
+    return 0 if replaced.call_count == 1 else 1
+
+
 def too_late(_: list[str]) -> int:
     gym.make("CNNPrune-v0").reset(seed=0)
     envs = gym.make_vec(
@@ -75,6 +86,10 @@ def test_forked_workers_step_as_one_process_does(client: Client, name: str) -> N
 @pytest.mark.parametrize("client", [by_gymnasium, by_stable_baselines])
 def test_spawned_workers_step_as_one_process_does(client: Client, name: str) -> None:
     assert Fork(client, [name, "spawn"]).end()[0] == 0
+
+
+def test_a_forked_process_replaces_its_threads_before_its_first_gradient() -> None:
+    assert Fork(renewing, []).end()[0] == 0
 
 
 def test_workers_forked_after_a_gradient_say_that_they_must_be_spawned() -> None:
