@@ -52,7 +52,7 @@ def by_stable_baselines(arguments: list[str]) -> int:
     return 0 if np.array_equal(np.array(seen)[:, 1], expected(name)) else 1
 
 
-def renewing(_: list[str]) -> int:
+def renewing(arguments: list[str]) -> int:
     """Whether a fork replaces its threads before its first gradient, and only then."""
     with mock.patch("torch.set_num_threads") as replaced:
         for _ in range(2):
