@@ -253,8 +253,8 @@ def test_many_candidates_need_little_more_memory_than_one() -> None:
         check=True,
     )
     one, many = map(float, run.stdout.split())
-    # 64 pruned copies of the weights alone would be 8 MiB; activations would be 64 times those. Some
-    # MiB are kernels that oneDNN compiles for each shape and keeps.
+    # 64 pruned copies of the weights alone would be 8 MiB; activations would be 64 times those.
+    # Some MiB are kernels that oneDNN compiles for each shape and keeps.
     assert many < 2 * one + 8, f"{many:.1f} MiB for 64, {one:.1f} for one"
 
 
