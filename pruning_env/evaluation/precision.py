@@ -38,8 +38,8 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 def training_precision(precision: str, device: torch.device) -> str:
     """What a training runs in: the precision asked for, and for "auto" the device's quickest.
 
-    A processor without instructions for bfloat16 (AVX-512 on x86) still computes it, by kernels
-    whose convolutions were measured to take twelve times as long as those of float32.
+    A processor without instructions for bfloat16 (AVX-512 on x86) still computes it, by
+    kernels that are much slower than those of float32.
 
     Args:
         precision: One of `TRAINING_PRECISIONS`.
@@ -57,7 +57,7 @@ def training_precision(precision: str, device: torch.device) -> str:
     if precision == "bfloat16" and not quick:
         warnings.warn(
             f'precision="bfloat16": this {device.type} has no instructions for it, and trains '
-            'several times as fast with "float32", which "auto" takes here.',
+            'faster with "float32", which "auto" takes here.',
             RuntimeWarning,
             stacklevel=2,
         )

@@ -26,7 +26,6 @@ __all__ = ["NetworkUsage", "UsageMeter"]
 IMPLAUSIBLE = 0.25
 """Share of the MACs expected to meet a measured limit, below which no network is cut to meet it."""
 
-
 LEAST_TRIES = 2
 """Measurements of the smallest network before the last one, which may refuse a limit."""
 
