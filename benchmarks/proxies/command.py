@@ -13,7 +13,7 @@ from benchmarks.agents.command import positive
 from benchmarks.proxies.figure import plot_proxies
 from benchmarks.proxies.rows import read_rows
 from benchmarks.proxies.run import run
-from benchmarks.proxies.specification import SMOKE, Study
+from benchmarks.proxies.specification import SMOKE, STUDIES
 from benchmarks.proxies.table import by_budget, to_markdown
 from pruning_env.files import atomic_write
 
@@ -26,6 +26,9 @@ def add_proxies_command(commands: Any) -> None:
         description="Judge 24 networks at each of two budgets by every reward, train each, and "
         "say how well the order before agrees with the order after. Networks that have a row are "
         "left out, so the same command goes on after a kill.",
+    )
+    parser.add_argument(
+        "--task", choices=list(STUDIES), default=next(iter(STUDIES)), help="default: %(default)s"
     )
     parser.add_argument("--data-root", help="folder that holds the data sets")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
@@ -46,7 +49,7 @@ def _run(options: dict[str, Any], command: str, console: Console) -> int:
     torch.set_num_threads(options["threads"])
     out: Path = options["out"]
     out.parent.mkdir(parents=True, exist_ok=True)
-    study = SMOKE if options["smoke"] else Study()
+    study = SMOKE if options["smoke"] else STUDIES[options["task"]]
     try:
         for row in run(
             study,

@@ -40,6 +40,7 @@ class ProxyRow:
         proxies: By name.
         val_accuracy: On search-val, trained; the epoch that is best there.
         test_accuracy: On test, of that epoch.
+        training_seeds: Trainings of which both are the mean.
         minutes: Wall-clock, all of it.
         provenance: How, where and when.
     """
@@ -51,13 +52,14 @@ class ProxyRow:
     proxies: dict[str, Proxy]
     val_accuracy: float
     test_accuracy: float
+    training_seeds: int
     minutes: float
     provenance: Provenance
 
     @property
     def key(self) -> str:
         """Equal for equal questions."""
-        return row_key(self.task, self.allocation, self.training)
+        return row_key(self.task, self.allocation, self.training, self.training_seeds)
 
     def to_json(self) -> str:
         """One line of JSON. NaN and infinities are refused."""
@@ -82,9 +84,10 @@ class ProxyRow:
             raise ValueError(f"not a row of proxies: {error}") from error
 
 
-def row_key(task: str, allocation: Allocation, training: Recovery) -> str:
+def row_key(task: str, allocation: Allocation, training: Recovery, training_seeds: int) -> str:
     """Text that is equal for equal questions only."""
-    return json.dumps([task, allocation.key, dataclasses.asdict(training)], sort_keys=True)
+    asked = [task, allocation.key, dataclasses.asdict(training), training_seeds]
+    return json.dumps(asked, sort_keys=True)
 
 
 def read_rows(path: str | os.PathLike[str]) -> dict[str, ProxyRow]:

@@ -54,21 +54,25 @@ def run(
         networks: At most so many; None for all.
         progress: Whether to show bars.
 
+    A rule that cannot meet a budget is left out.
+
     Raises:
         FileNotFoundError: Data or weights are not there; the message says how to get them.
-        ValueError: An agent found no network within the budget.
     """
     rows = read_rows(out)
-    asked = [(each, row_key(study.task, each, study.training)) for each in study.allocations]
+    asked = [
+        (each, row_key(study.task, each, study.training, study.training_seeds))
+        for each in study.allocations
+    ]
     missing = [each for each, key in asked if key not in rows]
     if not missing:
         return
     splits = get_task(study.task).load_data(data_root)
     bench = _Bench(study, splits, data_root, device, out.with_suffix(""), progress)
     for allocation in missing[:networks]:
-        row = bench.row(allocation, command)
-        append_row(out, row)
-        yield row
+        if (row := bench.row(allocation, command)) is not None:
+            append_row(out, row)
+            yield row
 
 
 class _Bench:
@@ -98,10 +102,12 @@ class _Bench:
         }
         self._dense = get_task(study.task).model(None, data_root).to(device).eval()
 
-    def row(self, allocation: Allocation, command: str) -> ProxyRow:
-        """Everything about one network."""
+    def row(self, allocation: Allocation, command: str) -> ProxyRow | None:
+        """Everything about one network; None where nothing within the budget is found."""
         begun = time.perf_counter()
         keep = self._found(allocation)
+        if keep is None:
+            return None
         said = {name: self._said(name, keep) for name in self._judges}
         for name, proxy in self._study.proxies.items():
             if isinstance(proxy, Recovery):
@@ -109,19 +115,28 @@ class _Bench:
                 shown = proxy.epochs * (proxy.images or len(self._splits.search_train))
                 judged = (proxy.epochs + 1) * len(self._splits.search_val)
                 said[name] = Proxy(metrics.accuracy, shown + judged)
-        checkpoint = self._folder / f"{allocation.slug}.checkpoint"
-        after, model = self._trained(keep, self._study.training, allocation.seed, checkpoint)
         certifier = next(iter(self._judges.values()))
-        test = certifier.evaluator.certify(keep, Weights(model, keep))
-        checkpoint.unlink(missing_ok=True)
+        on_val, on_test = [], []
+        checkpoints = [
+            self._folder / f"{allocation.slug}_{seed}.checkpoint"
+            for seed in range(self._study.training_seeds)
+        ]
+        for seed, checkpoint in enumerate(checkpoints):
+            seed = allocation.seed + seed
+            after, model = self._trained(keep, self._study.training, seed, checkpoint)
+            on_val.append(after.accuracy)
+            on_test.append(certifier.evaluator.certify(keep, Weights(model, keep)).accuracy)
+        for checkpoint in checkpoints:
+            checkpoint.unlink(missing_ok=True)
         return ProxyRow(
             task=self._study.task,
             allocation=allocation,
             training=self._study.training,
             counts=tuple(int(n) for n in certifier.graph.counts(keep)),
             proxies=said,
-            val_accuracy=after.accuracy,
-            test_accuracy=test.accuracy,
+            val_accuracy=float(np.mean(on_val)),
+            test_accuracy=float(np.mean(on_test)),
+            training_seeds=self._study.training_seeds,
             minutes=(time.perf_counter() - begun) / 60,
             provenance=provenance(command, self._device),
         )
@@ -131,8 +146,8 @@ class _Bench:
         assert isinstance(made, CNNPruneEnv)
         return made
 
-    def _found(self, allocation: Allocation) -> Keep:
-        """The channels that an agent keeps."""
+    def _found(self, allocation: Allocation) -> Keep | None:
+        """The channels that an agent keeps; None where it finds nothing within the budget."""
         made = gym.make(
             "CNNPrune-v0",
             **self._common,
@@ -146,7 +161,7 @@ class _Bench:
         search = get_agent(allocation.method).search
         result = search(made, allocation.evaluations, allocation.seed, self._progress).result
         if result is None:
-            raise ValueError(f"{allocation.key}: nothing within the budget was found")
+            return None
         assert isinstance(made.unwrapped, CNNPruneEnv)
         return made.unwrapped.graph.whole_keep(result.state.keep)
 

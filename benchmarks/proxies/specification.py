@@ -10,9 +10,8 @@ from typing import Any
 
 from benchmarks.reproduce.specification import Recovery
 
-__all__ = ["BUDGETS", "PROXIES", "SMOKE", "TASK", "Allocation", "Study", "allocations"]
+__all__ = ["BUDGETS", "PROXIES", "SMOKE", "STUDIES", "Allocation", "Study", "allocations"]
 
-TASK = "cifar10-resnet20"
 BUDGETS: tuple[dict[str, float], ...] = ({"macs": 0.5}, {"macs": 0.25})
 
 #: By name, what a reward is computed after: arguments of the environment, or epochs of training.
@@ -95,15 +94,38 @@ class Study:
         allocations: The networks, in the order in which they are judged.
         val_images: That proxies are measured on.
         training: After which a network is what it is worth.
+        training_seeds: How often each is trained; what it is worth is the mean.
         proxies: By name; see `PROXIES`.
     """
 
-    task: str = TASK
+    task: str = "cifar10-resnet20"
     allocations: tuple[Allocation, ...] = field(default_factory=lambda: tuple(allocations()))
     val_images: int | None = 500
     training: Recovery = TRAINING
+    training_seeds: int = 1
     proxies: dict[str, dict[str, Any] | Recovery] = field(default_factory=lambda: dict(PROXIES))
 
+
+STUDIES: dict[str, Study] = {
+    study.task: study
+    for study in (
+        Study(),
+        # Seconds per training, so that the noise of one can be averaged away: an image of test is a
+        # quarter of a point there. Budgets and training are those of the table after training.
+        Study(
+            task="digits-resnet8",
+            allocations=tuple(allocations(({"params": 0.1}, {"params": 0.05}))),
+            val_images=None,
+            training=Recovery(epochs=30, lr=0.05, batch_size=64, warmup_epochs=2),
+            training_seeds=5,
+            proxies={
+                **PROXIES,
+                "1 epoch": Recovery(epochs=1, lr=0.05, batch_size=64, warmup_epochs=0),
+            },
+        ),
+    )
+}
+"""By task."""
 
 #: Every kind of network and proxy on a small task, in seconds.
 SMOKE = Study(
@@ -114,6 +136,7 @@ SMOKE = Study(
     ),
     val_images=None,
     training=Recovery(epochs=2, lr=0.05, batch_size=64, warmup_epochs=1, images=256),
+    training_seeds=2,
     proxies={
         **PROXIES,
         "100 steps": {"recovery": "finetune", "finetune_steps": 4},

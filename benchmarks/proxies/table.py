@@ -91,13 +91,14 @@ def to_markdown(rows: Sequence[ProxyRow]) -> str:
         after = [100 * row.test_accuracy for row in own]
         lines.append(f"\nTest after training: {min(after):.2f} to {max(after):.2f} %.\n")
         parts.append("\n".join(lines))
-    origin, training = rows[0].provenance, rows[0].training
+    origin, training, times = rows[0].provenance, rows[0].training, rows[0].training_seeds
     parts.append(
         f"*After*: accuracy on search-val right after the cut (none), with batch norm estimated "
         f"anew (bn), reconstructed, after so many steps of SGD, or after an epoch. τ: 1 if a proxy "
-        f"orders networks as training them for {training.epochs} epochs does, 0 if it says nothing "
-        f"(95 % interval by resampling networks). *regret*: what is lost on test by training the "
-        f"network that the proxy likes best instead of the best one. *image passes*: images that "
-        f"one network is shown for it.\n\n```bash\n{origin.command}\n```\n"
+        f"orders networks as training them for {training.epochs} epochs ({times} seeds, mean) "
+        f"does, 0 if it says nothing (95 % interval by resampling networks). *regret*: what is "
+        f"lost on test by training the network that the proxy likes best instead of the best one. "
+        f"*image passes*: images that one network is shown for it."
+        f"\n\n```bash\n{origin.command}\n```\n"
     )
     return "\n".join(parts)

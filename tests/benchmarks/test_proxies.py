@@ -28,6 +28,7 @@ def rows(said: list[float], after: list[float]) -> list[ProxyRow]:
             proxies={"bn": Proxy(before, 100), "one": Proxy(0.5, 300)},
             val_accuracy=trained,
             test_accuracy=trained,
+            training_seeds=1,
             minutes=1.0,
             provenance=origin,
         )
