@@ -250,7 +250,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     the next ones if it is better on search-val than who taught it. `finetune_arguments` has, by
     name, `epochs` (instead of `finetune_steps`), `distillation` (share of the soft loss, 0.75),
     `temperature` (2), `schedule` (`cosine`, `linear`, `constant`), `warmup` (of them, 0),
-    `batch_size` (128), `momentum` (0.9), `weight_decay` (0.0005) and `nesterov` (`False`).
+    `batch_size` (128), `momentum` (0.9), `weight_decay` (0.0005), `nesterov` (`False`) and `start`:
+    what training begins with in a network without trained weights, `cut` or `reconstruct`.
 
     With `rank_every=n` the channels of a group are ranked anew in each state whose step n divides,
     by `importance` of the network as it is there, with its weights: one look at

@@ -33,6 +33,7 @@ from pruning_env.evaluation.precision import PRECISIONS, arithmetic
 from pruning_env.evaluation.racing import Raced, check_race, run_race
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES, RECOVERY_TIMES
 from pruning_env.evaluation.recovery.finetuning import FineTuner, FineTuning
+from pruning_env.evaluation.recovery.reconstruction import Reconstruction
 from pruning_env.evaluation.vault import Vault
 from pruning_env.evaluation.weights import Weights, spread
 from pruning_env.graph.channel_graph import ChannelGraph
@@ -203,9 +204,12 @@ class Evaluator:
         self._fallen: OrderedDict[bytes, Metrics] = OrderedDict()  # judged on a first part only
         self._cache_size = cache_size
         self._tuner: FineTuner | None = None
+        self._refit: Reconstruction | None = None
         if recovery == "finetune":
             settings = FineTuning() if finetuning is None else finetuning
             self._tuner = FineTuner(self._model, self._splits, settings, self._dtype)
+            if settings.start == "reconstruct":
+                self._refit = Reconstruction(graph, self._model, self._calibration[0])
         self._trained: OrderedDict[bytes, Recovered] = OrderedDict()
         self._sensitivities: OrderedDict[bytes, NDArray[np.float64]] = OrderedDict()
 
@@ -349,12 +353,14 @@ class Evaluator:
         if known is None:
             # Tensors that are made in a caller's inference mode cannot be trained.
             with torch.inference_mode(False):
-                model = self._cut(mask, start)
+                model = self._untrained(mask, start)
                 teaching = None if teacher is None else self._cut(teacher.keep, teacher)
             # Of the mask alone: steps of an episode see other batches, every run the same ones.
             digest = hashlib.sha256(np.packbits(mask).tobytes()).digest()
             self._tuner.train(model, int.from_bytes(digest[:6], "big"), teacher=teaching)
             known = Recovered(self.execution.measure(model, *self._val), Weights(model, mask))
+            fitted = start is None and self._refit is not None
+            self.ledger.showed(len(self._calibration[1]) if fitted else 0)
             self.ledger.showed(self._tuner.images + len(self._val[1]))
             self.ledger.judged([known.metrics.accuracy])
         else:
@@ -411,6 +417,12 @@ class Evaluator:
         if weights is not None:
             weights.load(self.graph, model, mask)
         return model
+
+    def _untrained(self, mask: NDArray[np.bool_], weights: Weights | None) -> nn.Module:
+        """What training begins with."""
+        if weights is None and self._refit is not None:
+            return self._refit.pruned(mask)
+        return self._cut(mask, weights)
 
     def pruned_model(self, keep: ArrayLike, weights: Weights | None = None) -> nn.Module:
         """The network that `evaluate` judges: pruned and recovered, eval mode, on the device.

@@ -239,6 +239,7 @@ def test_a_batch_larger_than_the_data_takes_all_of_it():
         ({"batch_size": 1}, "batch_size=1"),
         ({"temperature": 0.0}, "temperature="),
         ({"distillation": 1.5}, "distillation="),
+        ({"start": "dense"}, "start='dense'"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, reason):
@@ -430,6 +431,22 @@ def test_forks_restores_and_pickles_continue_from_the_same_weights(env):
         assert other.state().weights == env.state().weights
     env.restore(checkpoint)
     assert data_equivalence(env.step(zero), after, exact=True)
+
+
+@pytest.mark.parametrize(("start", "recovery"), [("cut", "none"), ("reconstruct", "reconstruct")])
+def test_training_begins_with_the_weights_that_its_start_says(start, recovery):
+    still = dataclasses.replace(FEW, steps=1, lr=1e-12, start=start)
+    trained, wanted = (
+        small_evaluator(recovery="finetune", finetuning=still),
+        small_evaluator(recovery=recovery),
+    )
+    keep = trained.graph.random_keep(0.5, np.random.default_rng(0))
+    torch.testing.assert_close(
+        list(trained.pruned_model(keep).parameters()),
+        list(wanted.pruned_model(keep).parameters()),
+    )
+    wanted.evaluate(keep)
+    assert trained.image_passes == wanted.image_passes + FEW.batch_size
 
 
 def test_watching_a_training_changes_nothing_and_sees_every_so_many_steps():

@@ -48,6 +48,9 @@ class FineTuning:
         epochs: so many times all of search-train instead of `steps`; None for `steps`.
         schedule: how the learning rate falls towards 0 after warm-up: "cosine" (half of one) or
             "linear"; or "constant".
+        start: what training begins with in a network that is cut out of the dense one: "cut", the
+            weights that are left, or "reconstruct", these after `Reconstruction`. One that comes
+            with weights of its own begins with them.
     """
 
     steps: int = 20
@@ -61,6 +64,7 @@ class FineTuning:
     nesterov: bool = False
     epochs: int | None = None
     schedule: str = "cosine"
+    start: str = "cut"
 
     def __post_init__(self) -> None:
         # The names that users of the environment give.
@@ -76,6 +80,7 @@ class FineTuning:
         check_positive("temperature", self.temperature)
         check_fraction("distillation", self.distillation)
         check_choice("schedule", self.schedule, _SCHEDULES)
+        check_choice("start", self.start, STARTS)
         if self.epochs is not None:
             check_count("epochs", self.epochs)
         unit, length = ("steps", self.steps) if self.epochs is None else ("epochs", self.epochs)
@@ -119,6 +124,9 @@ class FineTuning:
             (step - self.warmup) / (self.steps - self.warmup)
         )
 
+
+#: What the training of a network that is cut out of the dense one may begin with.
+STARTS = ("cut", "reconstruct")
 
 #: Share of the learning rate that is left, by the share of the steps that is over.
 _SCHEDULES: dict[str, Callable[[float], float]] = {
