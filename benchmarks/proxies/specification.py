@@ -14,13 +14,19 @@ __all__ = ["BUDGETS", "PROXIES", "SMOKE", "STUDIES", "Allocation", "Study", "all
 
 BUDGETS: tuple[dict[str, float], ...] = ({"macs": 0.5}, {"macs": 0.25})
 
+_STEPS: dict[str, Any] = {
+    "recovery": "finetune",
+    "finetune_lr": 0.01,
+    "finetune_arguments": {"start": "reconstruct"},
+}
 #: By name, what a reward is computed after: arguments of the environment, or epochs of training.
+#: All that train begin where reconstruction ends.
 PROXIES: dict[str, dict[str, Any] | Recovery] = {
     "none": {"recovery": "none"},
     "bn": {"recovery": "bn"},
     "reconstruct": {"recovery": "reconstruct"},
-    "20 steps": {"recovery": "finetune", "finetune_steps": 20, "finetune_lr": 0.01},
-    "100 steps": {"recovery": "finetune", "finetune_steps": 100, "finetune_lr": 0.01},
+    "20 steps": {**_STEPS, "finetune_steps": 20},
+    "100 steps": {**_STEPS, "finetune_steps": 100},
     "1 epoch": Recovery(epochs=1, lr=0.05, batch_size=128, warmup_epochs=0),
 }
 
@@ -139,7 +145,7 @@ SMOKE = Study(
     training_seeds=2,
     proxies={
         **PROXIES,
-        "100 steps": {"recovery": "finetune", "finetune_steps": 4},
+        "100 steps": {**_STEPS, "finetune_steps": 4},
         "1 epoch": Recovery(epochs=1, lr=0.05, batch_size=64, warmup_epochs=0, images=128),
     },
 )
