@@ -94,10 +94,10 @@ def to_markdown(rows: Sequence[ProxyRow]) -> str:
     origin, training, times = rows[0].provenance, rows[0].training, rows[0].training_seeds
     parts.append(
         f"*After*: accuracy on search-val right after the cut (none), with batch norm estimated "
-        f"anew (bn), reconstructed, and from there so many steps of SGD, or an epoch. "
-        f"τ: 1 if a proxy orders networks as training them for {training.epochs} epochs ({times} seeds, mean) "
-        f"does, 0 if it says nothing (95 % interval by resampling networks). *regret*: what is "
-        f"lost on test by training the network that the proxy likes best instead of the best one. "
+        f"anew (bn), reconstructed, and from there so many steps of SGD, or an epoch. τ: 1 if a "
+        f"proxy orders networks as training them for {training.epochs} epochs ({times} seeds, "
+        f"mean) does, 0 if it says nothing (95 % interval by resampling networks). *regret*: what "
+        f"is lost on test by training the network that the proxy likes best instead of the best. "
         f"*image passes*: images that one network is shown for it."
         f"\n\n```bash\n{origin.command}\n```\n"
     )
