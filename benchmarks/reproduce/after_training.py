@@ -23,8 +23,20 @@ REFERENCE = "best-of-rules"
 _ALL = (REFERENCE, "rl-pruner", "uniform", "uniform-inner", "global-taylor", "random-search")
 _BEST = (REFERENCE, "rl-pruner")
 
-#: Methods that are an agent on other groups than all.
-_ON_GROUPS = {"uniform-inner": ("uniform", "inner")}
+#: A reward that is dearer and nearer to the end: each candidate is trained a little.
+_STEPS: dict[str, Any] = {
+    "recovery": "finetune",
+    "finetune_steps": 20,
+    "finetune_lr": 0.01,
+    "finetune_arguments": {"start": "reconstruct"},
+}
+_TRAINED = (f"{REFERENCE}-20-steps", "rl-pruner-20-steps")
+
+#: Methods that are an agent on an environment of other settings.
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "uniform-inner": ("uniform", {"groups": "inner"}),
+    **{name: (name.removesuffix("-20-steps"), _STEPS) for name in _TRAINED},
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,8 @@ def _waves() -> list[list[_Block]]:
     waves = [[_Block(twenty, budget, _cifar(15), _ALL, 3) for budget in (half, quarter)]]
     for task in ("digits-resnet8", "mnist-lenet5"):
         limits = ({"params": limit} for limit in (0.1, 0.05))
-        waves.append([_Block(task, each, small, _ALL, 10, val_images=None) for each in limits])
+        methods = (*_ALL, *_TRAINED)
+        waves.append([_Block(task, each, small, methods, 10, val_images=None) for each in limits])
     for budget in (quarter, half):
         waves.append([_Block(fifty_six, budget, _cifar(20), _BEST, 2, evaluations=100)])
     longer = [(budget, scratch) for budget in (half, quarter) for scratch in (False, True)]
@@ -124,7 +137,7 @@ def after_training_cells(
 
 
 def _cell(block: _Block, method: str, seed: int) -> Cell:
-    agent, groups = _ON_GROUPS.get(method, (method, "all"))
+    agent, changed = _VARIANTS.get(method, (method, {}))
     get_agent(agent)
     settings: dict[str, Any] = {"reward": "final", "recovery": "reconstruct"}
     if agent == "ppo-lagrangian":
@@ -133,8 +146,7 @@ def _cell(block: _Block, method: str, seed: int) -> Cell:
         settings |= {"constraint": "project", "max_steps": 1}
     if block.val_images is not None:
         settings["val_images"] = block.val_images
-    if groups != "all":
-        settings["groups"] = groups
+    settings |= changed
     return Cell(
         AFTER_TRAINING,
         block.task,

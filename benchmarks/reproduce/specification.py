@@ -102,9 +102,18 @@ class Cell:
 
     @property
     def who(self) -> str:
-        """The method as tables call it: with the groups that it prunes, where these are not all."""
-        groups = self.settings.get("groups", "all")
-        return self.method if groups == "all" else f"{self.method}-{groups}"
+        """The method as tables call it.
+
+        With the groups that it prunes, where these are not all; and in the table of trained
+        networks, whose other methods judge without training, with the steps of training after which
+        it judges a candidate.
+        """
+        parts = [self.method]
+        if (groups := self.settings.get("groups", "all")) != "all":
+            parts.append(groups)
+        if self.table == "after-training" and "finetune_steps" in self.settings:
+            parts.append(f"{self.settings['finetune_steps']}-steps")
+        return "-".join(parts)
 
     @property
     def published(self) -> tuple[Published, ...]:

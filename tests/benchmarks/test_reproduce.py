@@ -229,6 +229,10 @@ def test_trained_networks_are_compared_with_the_best_rule_seed_by_seed():
     assert epochs == sorted(epochs), "what more epochs give is asked when all seeds have few"
     inner = [cell for cell in cells if cell.who == "uniform-inner"]
     assert inner and all(cell.settings["groups"] == "inner" for cell in inner)
+    trained = [cell for cell in cells if cell.who.endswith("-20-steps")]
+    assert {cell.method for cell in trained} == {"best-of-rules", "rl-pruner"}
+    assert all(cell.settings["recovery"] == "finetune" for cell in trained)
+    assert not any(cell.who.endswith("steps") for cell in plan("constrained-rl"))
     half = next(cell for cell in cells if cell.task.endswith("56") and cell.budget["macs"] == 0.5)
     assert "CHIP, Sui et al. 2021" in {row.method for row in half.published}
     assert all(row.macs_cut == 50 for row in half.published)
