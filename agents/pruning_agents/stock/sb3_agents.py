@@ -90,7 +90,11 @@ class StockAgent:
         return monitored if scale == 1.0 else ScaledReward(monitored, scale)
 
     def _settings(self, env: gym.Env) -> dict[str, Any]:
-        return read_settings(settings_file(self.name), task_of(env), self.allowed_settings())
+        unwrapped: Any = env.unwrapped
+        one_step = unwrapped.dynamics.constraint.max_steps == 1
+        return read_settings(
+            settings_file(self.name), task_of(env), self.allowed_settings(), one_step=one_step
+        )
 
     def allowed_settings(self) -> set[str]:
         """Names that its settings file may use."""

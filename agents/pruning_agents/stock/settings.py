@@ -1,7 +1,8 @@
 """Hyperparameters of agents, read from the YAML files that come with this package.
 
-One file per agent in `hyperparameters/`: what holds everywhere under `defaults`, and what differs
-for a task under `tasks`. Knows nothing of what the settings mean; unknown ones are refused.
+One file per agent in `hyperparameters/`: what holds everywhere under `defaults`, what differs where
+an episode is one action under `one_step`, and what differs for a task under `tasks`. Knows nothing
+of what the settings mean; unknown ones are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import yaml
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 
 _FOLDER = Path(__file__).parent / "hyperparameters"
-_SECTIONS = ("defaults", "tasks")
+_SECTIONS = ("defaults", "one_step", "tasks")
 
 
 def settings_file(agent: str) -> Path:
@@ -24,14 +25,17 @@ def settings_file(agent: str) -> Path:
     return _FOLDER / f"{agent}.yaml"
 
 
-def read_settings(source: Path, task: str, allowed: Collection[str]) -> dict[str, Any]:
-    """The settings for a task: the defaults, replaced one by one by what the task says.
+def read_settings(
+    source: Path, task: str, allowed: Collection[str], *, one_step: bool = False
+) -> dict[str, Any]:
+    """The settings for a task: the defaults, replaced one by one by what the other sections say.
 
     Args:
         source: a YAML file.
         task: name of a task, or of an environment that has none; one that the file does not
             mention gets the defaults.
         allowed: names of the settings that there are.
+        one_step: whether episodes are one action long.
 
     Raises:
         ValueError: the file is no mapping of mappings, or has an unknown key anywhere; it names
@@ -44,10 +48,12 @@ def read_settings(source: Path, task: str, allowed: Collection[str]) -> dict[str
     sections = _mapping(source, "the file", content)
     _check_keys(source, "the file", sections, _SECTIONS)
     defaults = _mapping(source, "defaults", sections.get("defaults"))
+    short = _mapping(source, "one_step", sections.get("one_step"))
     tasks = _mapping(source, "tasks", sections.get("tasks"))
-    for where, settings in (("defaults", defaults), *((f"tasks: {t}", tasks[t]) for t in tasks)):
+    common = (("defaults", defaults), ("one_step", short))
+    for where, settings in (*common, *((f"tasks: {t}", tasks[t]) for t in tasks)):
         _check_keys(source, where, _mapping(source, where, settings), allowed)
-    return {**defaults, **(tasks.get(task) or {})}
+    return {**defaults, **(short if one_step else {}), **(tasks.get(task) or {})}
 
 
 def task_of(env: gym.Env) -> str:

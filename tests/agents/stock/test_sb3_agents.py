@@ -172,12 +172,24 @@ def test_a_task_replaces_single_settings(tmp_path):
     assert read_settings(file, "another", {"a", "b"}) == {"a": 1, "b": 2}
 
 
+def test_episodes_of_one_action_have_settings_of_their_own(tmp_path):
+    file = tmp_path / "agent.yaml"
+    file.write_text("defaults: {a: 1, b: 2}\none_step: {a: 4, b: 5}\ntasks: {wide: {b: 3}}\n")
+    assert read_settings(file, "wide", {"a", "b"}, one_step=True) == {"a": 4, "b": 3}
+    assert read_settings(file, "other", {"a", "b"}) == {"a": 1, "b": 2}
+    for max_steps, expected in ((1, 16), (2, 128)):
+        env = gym.make("CNNPruneTabular-v0", constraint="project", max_steps=max_steps)
+        agent: Any = STOCK["ppo"].make(env, 0)
+        assert agent.n_steps == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("defaults: {gama: 1.0}", r"agent.yaml: defaults has unknown keys 'gama'; allowed: gamma"),
         ("tasks: {wide: {lr: 1}}", r"tasks: wide has unknown keys 'lr'"),
-        ("default: {}", r"the file has unknown keys 'default'; allowed: defaults, tasks"),
+        ("default: {}", r"the file has unknown keys 'default'; allowed: defaults, one_step, tasks"),
+        ("one_step: {gama: 1.0}", r"one_step has unknown keys 'gama'"),
         ("defaults: 3", r"defaults must be a mapping of names to values, not 3"),
         ("tasks: {wide: [1]}", r"tasks: wide must be a mapping"),
         ("- 1", r"the file must be a mapping"),
