@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import gymnasium as gym
@@ -32,7 +34,7 @@ TIMES = Measured(
 )
 
 
-def request(out, **changes) -> Request:
+def request(out: Path, **changes: Any) -> Request:
     asked = Request(
         out=out,
         pruned=("--task", "digits-resnet8"),
@@ -103,7 +105,7 @@ def test_what_a_group_costs_alone_is_what_pruning_it_costs(tmp_path):
     arguments = ["--out", str(tmp_path), "--probe-images", "100", "--no-progress"]
     assert main(["sensitivity", *arguments]) == 0
     found = Sensitivity.from_json((tmp_path / "sensitivity.json").read_text())
-    env = gym.make("CNNPrune-v0", recovery="none", importance_images=100).unwrapped
+    env: Any = gym.make("CNNPrune-v0", recovery="none", importance_images=100).unwrapped
     dynamics, graph = env.dynamics, env.graph
     for group, drops in enumerate(found.drops):
         counts = graph.sizes.copy()

@@ -16,6 +16,7 @@ from tests.helpers.image_files import write_digits
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ONNX, reason="the extra export is not installed")
 def test_a_resnet18_of_torchvision_becomes_a_smaller_onnx_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -31,9 +32,11 @@ def test_a_resnet18_of_torchvision_becomes_a_smaller_onnx_file(tmp_path, monkeyp
     assert found.trained.macs <= 0.5 * found.trained.dense_macs
     assert set(found.searches) == {"rules"}  # one evaluation leaves none for a search
     small = load_pruned(out / "finetune" / "pruned")
-    assert small.fc.out_features == 3
+    assert small(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
     weights = 4 * sum(each.numel() for each in small.parameters())
     assert weights < (out / "export" / "model.onnx").stat().st_size < 1.2 * weights
+    assert [row.runtime for row in found.latencies] == ["eager", "onnxruntime"]
     page = (out / "report.html").read_text()
+    assert f"<td>{found.latencies[1].ms:.2f} ms</td>" in page
     assert "search-val (seen in training)" in page and "layer4.1.conv1" in page
     assert "cnnprune graph resnet18 --input 3x16x16 --classes 3" in page
