@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pruning_agents.cli.arguments import BadInput, device, positive_int, seed
+from pruning_agents.cli.compress_request import request_of
 from pruning_agents.cli.finetune import FIELDS as TRAINING
 from pruning_agents.cli.main import options_of, parser_of
 from pruning_agents.cli.options import groups, limit
@@ -34,14 +35,13 @@ from pruning_agents.compress.running import (
     run_stages,
 )
 from pruning_agents.compress.runtimes import measure_runtimes
-from pruning_agents.compress.stages import Request, Stage, stages_of
+from pruning_agents.compress.stages import Stage, stages_of
 from pruning_agents.search.registry import agent_names
 from pruning_agents.search.rows import provenance
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
 from pruning_env.evaluation.recovery.training import TrainingRecipe
 from pruning_env.files import atomic_write
 from pruning_env.graph.channel_graph import ChannelGraph
-from pruning_env.tasks.networks import is_code
 from pruning_env.tasks.registry import Task, get_task
 from pruning_env.tasks.storage import load_pruned
 
@@ -62,7 +62,7 @@ _EVALUATIONS = 100
 _DECIDING = (
     *("task", "model", "weights", "images", "npz", "input", "mean", "std", "data_root"),
     *("budget", "groups", "round_to", "recovery", "agent", "evaluations", "minutes", "seed"),
-    *("epochs", "batch_size", "learning_rate", "device", "onnx", "int8"),
+    *("epochs", "batch_size", "learning_rate", "probe_images", "device", "onnx", "int8"),
 )
 
 #: Those that are paths: the same file is the same argument from any folder.
@@ -130,6 +130,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=getattr(default, name) if value is None else value,
             help="default: %(default)s",
         )
+    parser.add_argument(
+        "--probe-images",
+        type=positive_int,
+        default=PROBE_IMAGES,
+        metavar="N",
+        help="images of search-train for the sensitivities (default: %(default)s)",
+    )
     parser.add_argument("--onnx", action="store_true", help="write OUT/export/model.onnx")
     parser.add_argument("--int8", action="store_true", help="and model.int8.onnx beside it")
     parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
@@ -156,10 +163,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if begun is None or options.dry_run:
         times = _measure(options, task)
     evaluations = _evaluations(options, times) if begun is None else begun["evaluations"]
-    request = _request(options, task, evaluations)
+    request = request_of(options, task, evaluations)
     stages = stages_of(request)
     if times is not None:
-        seconds = times.seconds(request, options.epochs, PROBE_IMAGES)
+        seconds = times.seconds(request, options.epochs)
         console.print(_plan(task, stages, seconds))
     if options.dry_run:
         console.print("Nothing was written.")
@@ -275,64 +282,6 @@ def _evaluations(options: argparse.Namespace, times: Measured | None) -> int:
         return options.evaluations or _EVALUATIONS
     assert times is not None  # nothing was begun
     return times.evaluations_in(60 * options.minutes)
-
-
-def _request(options: argparse.Namespace, task: Task, evaluations: int) -> Request:
-    """What was typed, as words for the commands of the stages."""
-    names = {"task": "task", "network": "model", "images": "images", "npz": "npz"}
-    named = [(f"--{names[name]}", getattr(options, name)) for name in names]
-    pruned = [
-        *named,
-        ("--weights", options.weights),
-        ("--input", options.input and "x".join(map(str, options.input))),
-        ("--mean", options.mean and ",".join(map(repr, options.mean))),
-        ("--std", options.std and ",".join(map(repr, options.std))),
-        ("--data-root", options.data_root),
-    ]
-    # A network of a model and images carries its source; code is run only if it is named again.
-    source = task.source
-    saved = [("--data-root", options.data_root)]
-    if source is None:
-        saved += [("--task", options.task), ("--weights", options.weights)]
-    elif is_code(source.model):
-        saved += [("--model", options.network)]
-    shape = "x".join(map(str, task.input_shape))
-    traced: list[tuple[str, Any]] = []
-    if source is not None:
-        traced = [("--input", shape), ("--classes", source.num_classes)]
-    chosen = options.groups
-    environment = [("--budget", f"{key}={share!r}") for key, share in options.budget] + [
-        ("--constraint", "project"),  # the budget is met, and no more than that is removed
-        ("--max-steps", 1),
-        ("--recovery", options.recovery),
-        ("--groups", chosen if chosen is None or isinstance(chosen, str) else ",".join(chosen)),
-        ("--round-to", options.round_to),
-    ]
-    training = [
-        ("--epochs", options.epochs),
-        ("--batch-size", options.batch_size),
-        ("--learning-rate", options.learning_rate),
-    ]
-    return Request(
-        out=options.out,
-        pruned=_words(pruned),
-        saved=_words(saved),
-        traced=(options.network or task.name, *_words(traced)),
-        environment=_words(environment),
-        agent=options.agent,
-        evaluations=evaluations,
-        seed=options.seed,
-        training=_words(training),
-        device=options.device,
-        onnx=options.onnx,
-        int8=options.int8,
-        progress=not options.no_progress,
-    )
-
-
-def _words(pairs: Sequence[tuple[str, Any]]) -> tuple[str, ...]:
-    """Options and their values, without those that were not given."""
-    return tuple(word for name, value in pairs if value is not None for word in (name, str(value)))
 
 
 def _plan(task: Task, stages: Sequence[Stage], seconds: dict[str, float]) -> Table:

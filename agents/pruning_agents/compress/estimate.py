@@ -78,13 +78,13 @@ class Measured:
         """How many evaluations fit into so many seconds, at least 1."""
         return max(1, int(seconds / self.evaluation))
 
-    def seconds(self, request: Request, epochs: int, probe_images: int) -> dict[str, float]:
+    def seconds(self, request: Request, epochs: int) -> dict[str, float]:
         """Of each stage, by its name."""
         epoch = self.train_images * self.step + self.val_images * self.pruned_forward
         judged = (self.val_images + self.test_images) * (self.forward + 2 * self.pruned_forward)
         return {
             "graph": self.trace,
-            "sensitivity": self.groups * PROBES * probe_images * self.forward,
+            "sensitivity": self.groups * PROBES * request.probe_images * self.forward,
             "rules": request.rules_evaluations * self.evaluation,
             "search": request.search_evaluations * self.evaluation,
             "finetune": epochs * epoch,

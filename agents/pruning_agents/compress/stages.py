@@ -36,6 +36,7 @@ class Request:
         evaluations: Of rules and search together.
         seed: Of search and training.
         training: Words that say how is trained.
+        probe_images: Images of search-train for the sensitivities.
         device: What computes.
         onnx: Whether an ONNX file is wanted.
         int8: Whether an int8 one is, too.
@@ -51,6 +52,7 @@ class Request:
     evaluations: int
     seed: int
     training: tuple[str, ...]
+    probe_images: int
     device: str
     onnx: bool
     int8: bool
@@ -147,6 +149,7 @@ def stages_of(request: Request) -> list[Stage]:
             "take channels from each group alone",
             lambda: [
                 *("sensitivity", *request.pruned, *device),
+                *("--probe-images", str(request.probe_images)),
                 *("--out", str(folder("sensitivity")), *quiet),
             ],
             folder("sensitivity") / "sensitivity.json",

@@ -45,6 +45,7 @@ def request(out: Path, **changes: Any) -> Request:
         evaluations=50,
         seed=0,
         training=("--epochs", "3"),
+        probe_images=100,
         device="cpu",
         onnx=False,
         int8=False,
@@ -56,7 +57,7 @@ def request(out: Path, **changes: Any) -> Request:
 def test_times_are_sums_of_what_was_measured(tmp_path):
     assert TIMES.evaluation == 2.0 + 200 * 0.005
     assert TIMES.evaluations_in(60) == 20 and TIMES.evaluations_in(1) == 1
-    seconds = TIMES.seconds(request(tmp_path), epochs=3, probe_images=100)
+    seconds = TIMES.seconds(request(tmp_path), epochs=3)
     assert seconds["rules"] == 8 * 3.0 and seconds["search"] == 42 * 3.0
     assert seconds["finetune"] == pytest.approx(3 * (1000 * 0.03 + 200 * 0.005))
     assert seconds["certify"] == pytest.approx(300 * 0.02)
