@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,17 +11,16 @@ import torch
 
 from pruning_agents.cli import compress
 from pruning_agents.cli.main import main
-from pruning_agents.compress import estimate, runtimes
+from pruning_agents.compress import runtimes
 from pruning_agents.compress.report import Findings
 from pruning_env.tasks.storage import load_pruned, read_recipe
 
-ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 ARGUMENTS = [
     *("--task", "digits-resnet8", "--budget", "macs=0.5", "--recovery", "bn"),
     *("--agent", "random-search", "--evaluations", "10", "--epochs", "1", "--no-progress"),
-    *(["--onnx"] if ONNX else []),
 ]
-STAGES = ["graph", "sensitivity", "train", "train", "finetune", "evaluate"] + ["export"] * ONNX
+#: The commands of the stages. An export takes seconds: test_story.py makes them.
+STAGES = ["graph", "sensitivity", "train", "train", "finetune", "evaluate"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -49,8 +47,6 @@ def way(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compress, "run_command", one)
-        # An export takes seconds; test_story.py makes them all.
-        patch.setattr(estimate, "export", lambda *_: None)
         patch.setattr(runtimes, "_ONNX", ("no_such_package",))
         for _ in STAGES[:-1]:
             ran.append("begun")
@@ -84,6 +80,9 @@ def test_each_stage_leaves_what_its_command_leaves(way):
     assert sum(each.numel() for each in small.parameters()) == found.trained.params
     sha = read_recipe(out / "finetune" / "pruned").weights_sha256
     assert sha == found.trained.weights_sha256
+    assert found.pruned.val_accuracy == found.searches[found.chosen].val_accuracy
+    assert found.trained.val_accuracy == found.tuned.val_accuracy
+    assert found.trained.test_images == 397
     best = max(row.val_accuracy for row in found.searches.values())
     assert found.searches[found.chosen].val_accuracy == best == found.tuned.before_val
 
@@ -194,9 +193,8 @@ def load_pruned_dense(folder: Path) -> str:
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, capsys):
-    arguments = [word for word in ARGUMENTS if word != "--onnx"]
     out = tmp_path / "small"
-    assert main(["compress", *arguments, "--out", str(out), "--dry-run"]) == 0
+    assert main(["compress", *ARGUMENTS, "--out", str(out), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     for stage in ("graph", "sensitivity", "rules", "search", "finetune", "certify", "report"):
         assert f" {stage} " in shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -130,21 +129,6 @@ def test_the_map_has_a_number_for_each_group_and_share():
     assert written == [f"{100 * each:.0f}" for row in drops for each in row]
     assert np.array(axes.images[0].get_array()).shape == (3, 2)
     assert max(len(label.get_text()) for label in axes.get_yticklabels()) <= 26
-
-
-def test_several_networks_are_judged_together_and_leave_a_row_each(tmp_path, capsys):
-    for limit in ("0.5", "0.9"):
-        out = str(tmp_path / limit)
-        assert main(["prune", "--budget", f"params={limit}", "--out", out]) == 0
-    file = tmp_path / "rows.jsonl"
-    folders = [str(tmp_path / limit) for limit in ("0.5", "0.9")]
-    assert main(["evaluate", *folders, "--test", "--out", str(file)]) == 0
-    small, large = rows_in(file, EvaluationRow)
-    for row, folder in ((small, folders[0]), (large, folders[1])):
-        result = json.loads((tmp_path / folder / "result.json").read_text())
-        assert row.val_accuracy == result["val_accuracy"] and row.params == result["params"]
-        assert row.network == f"{folder}/pruned" and row.test_images == 397
-    assert small.dense_test_accuracy == large.dense_test_accuracy
 
 
 def test_a_file_of_other_rows_is_refused(tmp_path):
