@@ -14,7 +14,6 @@ from pruning_agents.cli.delivery import add_latency, add_size, comparison
 from pruning_agents.cli.output import MODEL_NAME
 from pruning_agents.cli.task_options import add_task, task_of_saved
 from pruning_agents.compress.rows import EvaluationRow, line_of
-from pruning_agents.search.judge import LATENCY_BATCH
 from pruning_agents.search.rows import provenance
 from pruning_env.evaluation.latency import interleaved_latency
 from pruning_env.evaluation.metrics import measure
@@ -26,6 +25,9 @@ DESCRIPTION = "Report accuracy, size and latency of pruned models on disk, besid
 
 #: Images per forward pass.
 BATCH_SIZE = 256
+
+#: Images per pass that is timed: as a network is asked where it is deployed, and soon done.
+LATENCY_BATCH = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

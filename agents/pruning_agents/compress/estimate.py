@@ -1,7 +1,7 @@
 """How long the stages will take, from short measurements: a pass forward, a recovery, a step.
 
-Rough: the networks that a search meets are of different sizes, and other programs take their share
-of the processor. Nothing is written.
+Rough: the networks that a search meets are of different sizes, other programs take their share of
+the processor, and what is timed at the end of each search is not counted. Nothing is written.
 """
 
 from __future__ import annotations
