@@ -22,6 +22,7 @@ ROOMS = {
         "rl_pruner",
         "baselines",
         "comparison",
+        "compress",
         "cli",
     ),
     "benchmarks": (

@@ -252,6 +252,11 @@ class Evaluator:
         return self.ledger.image_passes
 
     @property
+    def importance_images(self) -> int:
+        """Images of search-train that importance, sensitivity and rehearsals look at."""
+        return len(self._evidence[1])
+
+    @property
     def test_openings(self) -> int:
         """How often the test split was looked at, by copies too."""
         return self.ledger.test_openings

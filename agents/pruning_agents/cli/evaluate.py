@@ -7,63 +7,116 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.table import Table
 
 from pruning_agents.cli.arguments import BadInput, device
 from pruning_agents.cli.delivery import add_latency, add_size, comparison
 from pruning_agents.cli.output import MODEL_NAME
 from pruning_agents.cli.task_options import add_task, task_of_saved
-from pruning_agents.search.judge import LATENCY_BATCH
+from pruning_agents.compress.rows import EvaluationRow, line_of
+from pruning_agents.search.rows import provenance
 from pruning_env.evaluation.latency import interleaved_latency
 from pruning_env.evaluation.metrics import measure
+from pruning_env.files import atomic_write
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.tasks.storage import load_pruned, read_recipe
 
-DESCRIPTION = "Report accuracy, size and latency of a pruned model on disk."
+DESCRIPTION = "Report accuracy, size and latency of pruned models on disk, beside the dense one."
 
 #: Images per forward pass.
 BATCH_SIZE = 256
 
+#: Images per pass that is timed: as a network is asked where it is deployed, and soon done.
+LATENCY_BATCH = 1
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, and what it is judged on."""
-    parser.add_argument("model", type=Path, help="what train or prune wrote, or its folder")
+    """The networks, and what they are judged on."""
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="MODEL",
+        help="what train, prune or finetune wrote, or its folder; several are of one task",
+    )
     parser.add_argument("--test", action="store_true", help="open the test split as well")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.jsonl", help="write a row for each network as well"
+    )
     parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
     add_task(parser, None)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Judge and print the table; exit code 0."""
-    saved = options.model / MODEL_NAME
-    path = saved if saved.is_dir() else options.model
+    """Judge and print a table for each network; exit code 0."""
+    paths = [saved if (saved := path / MODEL_NAME).is_dir() else path for path in options.models]
     try:
-        recipe = read_recipe(path)
-        task = task_of_saved(options, recipe)
-        model = load_pruned(path).to(options.device)
+        recipes = [read_recipe(path) for path in paths]
+        task = task_of_saved(options, recipes[0])
+        for path, recipe in zip(paths, recipes, strict=True):
+            if recipe.architecture != recipes[0].architecture:
+                raise BadInput(
+                    f"argument MODEL: {path} is of the task {recipe.architecture!r}, and "
+                    f"{paths[0]} of {recipes[0].architecture!r}; judge them apart"
+                )
+        models = [load_pruned(path).to(options.device) for path in paths]
         dense = task.model(options.weights, options.data_root).to(options.device)
         splits = task.load_data(options.data_root)
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from error
     graph = ChannelGraph.trace(task.model(options.weights, options.data_root), task.example_input())
-    full, keep = graph.full(), recipe.keep_mask()
-
-    accuracies = {}
     looks = {"search-val": splits.search_val} | ({"test": splits.test} if options.test else {})
+    accuracies: dict[str, list[float]] = {}
     for name, split in looks.items():
         images = splits.normalised(split, torch.device(options.device))
         labels = split.labels.to(options.device)
-        accuracies[name] = tuple(
-            measure(module, images, labels, BATCH_SIZE).accuracy for module in (model, dense)
+        accuracies[name] = [
+            measure(module, images, labels, BATCH_SIZE).accuracy for module in (*models, dense)
+        ]
+    batch = splits.normalised(splits.search_val.evenly_spaced(LATENCY_BATCH))
+    batch = batch.to(options.device)
+    *seconds, dense_seconds = interleaved_latency([*models, dense], batch).tolist()
+    made = provenance(options.command_line, options.device)
+    full = graph.full()
+    rows = []
+    for number, (path, recipe) in enumerate(zip(paths, recipes, strict=True)):
+        keep = recipe.keep_mask()
+        row = EvaluationRow(
+            task=task.name,
+            network=str(path),
+            weights_sha256=recipe.weights_sha256,
+            val_accuracy=accuracies["search-val"][number],
+            dense_val_accuracy=accuracies["search-val"][-1],
+            val_seen=task.val_seen,
+            test_accuracy=accuracies["test"][number] if options.test else None,
+            dense_test_accuracy=accuracies["test"][-1] if options.test else None,
+            test_images=len(splits.test) if options.test else None,
+            params=int(graph.params(keep)),
+            dense_params=int(graph.params(full)),
+            macs=int(graph.macs(keep)),
+            dense_macs=int(graph.macs(full)),
+            latency_ms=1e3 * seconds[number],
+            dense_latency_ms=1e3 * dense_seconds,
+            latency_batch=len(batch),
+            provenance=made,
         )
-    batch = splits.normalised(splits.search_val, torch.device(options.device))[:LATENCY_BATCH]
-    seconds, dense_seconds = (float(each) for each in interleaved_latency([model, dense], batch))
-
-    table = comparison(f"{task.name}: {path}")
-    for name, (pruned_accuracy, dense_accuracy) in accuracies.items():
-        seen = " (seen in training)" if task.val_seen and name == "search-val" else ""
-        table.add_row(f"{name} accuracy{seen}", f"{pruned_accuracy:.2%}", f"{dense_accuracy:.2%}")
-    add_size(table, "parameters", graph.params(keep), graph.params(full))
-    add_size(table, "MACs", graph.macs(keep), graph.macs(full))
-    add_latency(table, seconds, dense_seconds, len(batch))
-    console.print(table)
+        console.print(_table(row))
+        rows.append(row)
+    if options.out is not None:
+        atomic_write(options.out, "".join(line_of(row) + "\n" for row in rows))
+        console.print(f"Written to {options.out}", soft_wrap=True)
     return 0
+
+
+def _table(row: EvaluationRow) -> Table:
+    table = comparison(f"{row.task}: {row.network}")
+    seen = " (seen in training)" if row.val_seen else ""
+    table.add_row(
+        f"search-val accuracy{seen}", f"{row.val_accuracy:.2%}", f"{row.dense_val_accuracy:.2%}"
+    )
+    if row.test_accuracy is not None:
+        table.add_row("test accuracy", f"{row.test_accuracy:.2%}", f"{row.dense_test_accuracy:.2%}")
+    add_size(table, "parameters", row.params, row.dense_params)
+    add_size(table, "MACs", row.macs, row.dense_macs)
+    add_latency(table, row.latency_ms / 1e3, row.dense_latency_ms / 1e3, row.latency_batch)
+    return table

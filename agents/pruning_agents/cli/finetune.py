@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from pruning_agents.cli.arguments import BadInput, device, positive_int, seed
 from pruning_agents.cli.delivery import add_size, comparison
 from pruning_agents.cli.output import MODEL_NAME
 from pruning_agents.cli.task_options import add_task, task_of_saved
-from pruning_agents.search.rows import Provenance, provenance
+from pruning_agents.compress.rows import FineTuneRow, line_of
+from pruning_agents.search.rows import provenance
 from pruning_env.evaluation.metrics import Metrics
 from pruning_env.evaluation.precision import TRAINING_PRECISIONS
 from pruning_env.evaluation.recovery.processes import processes
@@ -46,7 +46,7 @@ DESCRIPTION = (
 )
 
 #: Fields of `TrainingRecipe` that may be given, and what they hold.
-_FIELDS: dict[str, Callable[[str], Any]] = {
+FIELDS: dict[str, Callable[[str], Any]] = {
     "epochs": positive_int,
     "batch_size": positive_int,
     "learning_rate": float,
@@ -60,55 +60,12 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class FineTuneRow:
-    """A pruned network before and after fine-tuning. Accuracies are in [0, 1].
-
-    Attributes:
-        task: Registered name.
-        source: What the saved network says of itself: its agent, its seed, and the like.
-        source_sha256: Of its weights.
-        recipe: All settings of the training.
-        epoch: That was kept, by search-val; 0 is the network as it came.
-        before_val: Search-val accuracy of the network as it came.
-        val_accuracy: Search-val accuracy of the one that was kept.
-        dense_val_accuracy: Search-val accuracy of the dense network.
-        val_seen: Whether the dense weights were trained on search-val images.
-        test_accuracy: Test accuracy of the one that was kept; None when test was not opened.
-        dense_test_accuracy: The same of the dense network.
-        params: Parameters.
-        params_ratio: Of the dense network's.
-        macs: Multiply-accumulates per image.
-        macs_ratio: Of the dense network's.
-        minutes: Wall-clock, since the training was last resumed.
-        provenance: How, where and when.
-    """
-
-    task: str
-    source: dict[str, Any]
-    source_sha256: str
-    recipe: dict[str, Any]
-    epoch: int
-    before_val: float
-    val_accuracy: float
-    dense_val_accuracy: float
-    val_seen: bool
-    test_accuracy: float | None
-    dense_test_accuracy: float | None
-    params: int
-    params_ratio: float
-    macs: int
-    macs_ratio: float
-    minutes: float
-    provenance: Provenance
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The network, how it is trained, and where the result goes."""
     default = TrainingRecipe()
     parser.add_argument("model", type=Path, help="what train or prune wrote, or its folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    for name, kind in _FIELDS.items():
+    for name, kind in FIELDS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,
@@ -201,7 +158,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             "finetuned": asdict(trained.recipe),
         },
     )
-    atomic_write(options.out / ROW_FILE, json.dumps(asdict(row), allow_nan=False) + "\n")
+    atomic_write(options.out / ROW_FILE, line_of(row) + "\n")
     (options.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     console.print(_table(row))
     console.print(f"Written to {options.out}", soft_wrap=True)

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from pruning_agents.cli.arguments import BadInput
+from pruning_agents.cli.arguments import BadInput, positive_int
 from pruning_agents.cli.task_options import image_shape
 from pruning_env.files import atomic_path
 from pruning_env.graph.channel_graph import ChannelGraph
@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CxHxW",
         help="shape of an image, or N,C,H,W (default: the task's own, what timm says, 3x224x224)",
     )
+    parser.add_argument(
+        "--classes",
+        type=positive_int,
+        metavar="N",
+        help="outputs of a model (default: as many as it has by itself)",
+    )
     parser.add_argument("--layer", metavar="NAME", help="explain one layer instead")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it (.png, .svg or .pdf)")
 
@@ -58,7 +64,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Trace and print; exit code 0."""
     argument = "MODEL"
     try:
-        model, shape = _network(options.model)
+        model, shape = _network(options.model, options.classes)
         argument = "MODEL" if options.input is None else "--input"
         graph = ChannelGraph.trace(model.eval(), _example(options.input or shape))
         argument = "--layer"
@@ -77,7 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+def _network(name: str, classes: int | None) -> tuple[nn.Module, tuple[int, ...]]:
     """The network with random weights, and the shape of its usual input.
 
     Raises:
@@ -86,7 +92,7 @@ def _network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     if name in task_names():
         task = get_task(name)
         return task.build(), (1, *task.input_shape)
-    return build_network(name), (1, *image_format(name).shape)
+    return build_network(name, classes), (1, *image_format(name).shape)
 
 
 def _example(shape: tuple[int, ...]) -> torch.Tensor:

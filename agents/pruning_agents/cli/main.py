@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "train": "search with an agent and write what it found",
         "prune": "prune once, without a search",
+        "compress": "the whole way: sensitivity, search, fine-tuning, test, export, a report",
+        "sensitivity": "show what pruning each group of channels alone costs",
         "finetune": "train a saved pruned model with the dense one as its teacher",
         "evaluate": "judge a saved pruned model",
         "export": "write a saved pruned model as ONNX, for torch.export, or int8",
@@ -46,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = parser_of(arguments[0] if arguments else None)
-    options = parser.parse_args(arguments)
-    options.command_line = shlex.join(["cnnprune", *arguments])
+    options = options_of(parser, arguments)
     try:
         return options.run(options, Console())
     except BadInput as error:
@@ -57,6 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         parser.exit(3, f"cnnprune {options.command}: error: {error}\n")
+
+
+def options_of(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """What was typed, with the whole line as `command_line`; `run` is the command's function."""
+    options = parser.parse_args(arguments)
+    options.command_line = shlex.join(["cnnprune", *arguments])
+    return options
 
 
 def parser_of(command: str | None) -> argparse.ArgumentParser:

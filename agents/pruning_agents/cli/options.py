@@ -47,7 +47,7 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--budget",
-        type=_limit,
+        type=limit,
         action="append",
         metavar="KEY=LIMIT",
         help="what may remain, as a ratio to the dense model; may be repeated "
@@ -84,7 +84,7 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
     )
     more.add_argument(
         "--groups",
-        type=_groups,
+        type=groups,
         metavar="all|inner|A,!B",
         help="which groups are pruned: those that no sum couples, or those with a layer that a "
         "pattern matches, without those that one behind ! does",
@@ -98,11 +98,12 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an earlier result in OUT")
 
 
-def _limit(text: str) -> tuple[str, float]:
-    key, separator, limit = text.partition("=")
+def limit(text: str) -> tuple[str, float]:
+    """A budget: what counts, and the share of the dense model's that may remain."""
+    key, separator, share = text.partition("=")
     try:
         if separator and key:
-            return key, float(limit)
+            return key, float(share)
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not KEY=LIMIT, such as params=0.25")
@@ -118,13 +119,14 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _groups(text: str) -> Groups:
-    groups: Groups = text if text in ("all", "inner") else text.split(",")
+def groups(text: str) -> Groups:
+    """Which groups are pruned, as `--groups` takes it."""
+    chosen: Groups = text if text in ("all", "inner") else text.split(",")
     try:
-        check_groups(groups)
+        check_groups(chosen)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    return groups
+    return chosen
 
 
 def _number(text: str) -> float:
