@@ -1,25 +1,29 @@
 """How long models take on this machine, measured side by side.
 
 Timings of small models drift with temperature, clock and neighbours, so the models take turns and
-each is summarised by its median; a ratio of two comes with what its spread leaves open. Knows
-nothing of pruning.
+each is summarised by its median; a ratio of two comes with what its spread leaves open. What is
+timed is anything that takes a batch: a module, or what `runtimes.py` makes of one. Knows nothing of
+pruning.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+
+Forward = Callable[[torch.Tensor], Any]
+"""What is timed: a module in eval mode, or anything else that takes a batch (N, ...)."""
 
 
 def interleaved_latency(
-    models: Sequence[nn.Module], images: torch.Tensor, *, rounds: int = 30, warmup: int = 3
+    models: Sequence[Forward], images: torch.Tensor, *, rounds: int = 30, warmup: int = 3
 ) -> NDArray[np.float64]:
     """Median seconds that each model takes for one forward pass of `images`.
 
@@ -27,7 +31,7 @@ def interleaved_latency(
     round. Runs in inference mode, on the device of `images`, with torch's current threads.
 
     Args:
-        models: in eval mode, on the device of `images`.
+        models: modules in eval mode or what `Runtime.ready` gives, on the device of `images`.
         images: (N, ...) one batch; the latency is that of the whole batch.
         rounds: timed rounds, at least 1.
         warmup: rounds before them that are not timed.
@@ -68,7 +72,7 @@ CONFIDENCE = 0.95
 
 
 def latency_ratio(
-    dense: nn.Module, pruned: nn.Module, images: torch.Tensor, *, limit: float | None = None
+    dense: Forward, pruned: Forward, images: torch.Tensor, *, limit: float | None = None
 ) -> LatencyRatio:
     """Time of `pruned` / time of `dense` for one forward pass of `images`, on this machine.
 
@@ -79,7 +83,7 @@ def latency_ratio(
     flatters the small model.
 
     Args:
-        dense: in eval mode, on the device of `images`.
+        dense: a module in eval mode or what `Runtime.ready` gives, on the device of `images`.
         pruned: likewise.
         images: (N, ...) one batch.
         limit: stop as soon as the interval does not hold it, which is a little less sure than the
@@ -114,7 +118,7 @@ def _median_interval(seconds: NDArray[np.float64], processor: bool) -> tuple[flo
     return float(ratios[outside].max()), float(ratios[-1 - outside].max())
 
 
-def _round(models: Sequence[nn.Module], images: torch.Tensor, turn: int) -> NDArray[np.float64]:
+def _round(models: Sequence[Forward], images: torch.Tensor, turn: int) -> NDArray[np.float64]:
     """(2, len(models)) seconds of wall clock and processor time; who begins depends on `turn`."""
     seconds = np.empty((2, len(models)))
     with torch.inference_mode():
