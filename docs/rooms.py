@@ -34,6 +34,7 @@ ROOMS = {
         "proxies",
         "zoo",
         "speed",
+        "latency",
         "peers",
         "clients",
         "report",
