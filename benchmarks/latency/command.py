@@ -111,9 +111,9 @@ def to_markdown(rows: Sequence[LatencyRow]) -> str:
         "",
         *widths,
         "",
-        "Every group has half of its channels, or a few fewer. The ratio is of medians by the wall "
-        "clock; the interval is of the median ratio, by wall or processor time, whichever ratio is "
-        "larger.",
+        "Every group has half of its channels, or a few fewer. The ratio is of medians, of "
+        "processor time where one thread computes; the interval is of the median ratio, by wall or "
+        "processor time, whichever ratio is larger.",
         "",
         f"```bash\n{origin.command}\n```",
         "",

@@ -58,8 +58,9 @@ class LatencyRatio:
         low: lower end of the interval that holds the true median with 95 % confidence.
         high: its upper end.
         rounds: timed rounds that say so.
-        dense_seconds: median of the other model's times, by the wall clock.
-        seconds: of the one's.
+        dense_seconds: median of the other model's times: of the processor's where one thread of a
+            CPU computes, since other jobs move it less, else of the wall clock's.
+        seconds: likewise of the one's.
     """
 
     low: float
@@ -103,15 +104,14 @@ def latency_ratio(
         low, high = _median_interval(np.array(timed), images.device.type == "cpu")
         if limit is not None and not low <= limit < high:
             break
-    wall = np.median([each[0] for each in timed], axis=0)
-    return LatencyRatio(low, high, len(timed), float(wall[0]), float(wall[1]))
+    medians = np.median(_steady(np.array(timed), images.device), axis=0)
+    return LatencyRatio(low, high, len(timed), float(medians[0]), float(medians[1]))
 
 
 def typical_ratio(dense: Forward, pruned: Forward, images: torch.Tensor) -> float:
     """Time of `pruned` / time of `dense`, the likeliest; `latency_ratio` has what is safe to say.
 
-    It is the median over the rounds, by the processor's clock where one thread of a CPU computes,
-    since other jobs move it less, and else by the wall's.
+    It is the median over the rounds, by the clock that `LatencyRatio` has the seconds of.
 
     Args:
         dense: as in `latency_ratio`.
@@ -124,10 +124,14 @@ def typical_ratio(dense: Forward, pruned: Forward, images: torch.Tensor) -> floa
         len(rounds) < TYPICAL_ROUNDS[1] and sum(each[0].sum() for each in rounds) < TYPICAL_SECONDS
     ):
         rounds.append(_round([dense, pruned], images, len(rounds)))
-    timed = np.array(rounds)
-    alone = images.device.type == "cpu" and torch.get_num_threads() == 1
-    clock = int(alone and bool((timed[:, 1] > 0).all()))
-    return float(np.median(timed[:, clock, 1] / timed[:, clock, 0]))
+    timed = _steady(np.array(rounds), images.device)
+    return float(np.median(timed[:, 1] / timed[:, 0]))
+
+
+def _steady(seconds: NDArray[np.float64], device: torch.device) -> NDArray[np.float64]:
+    """(rounds, models) of (rounds, 2 clocks, models), by the clock that other jobs move less."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return seconds[:, int(alone and bool((seconds[:, 1] > 0).all()))]
 
 
 TYPICAL_ROUNDS = (12, 100)

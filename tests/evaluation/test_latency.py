@@ -133,7 +133,9 @@ def test_the_typical_ratio_takes_more_rounds_of_short_passes(monkeypatch, second
     assert len(calls) == 2 * (1 + rounds)
 
 
-def test_a_measured_ratio_comes_with_the_seconds_it_is_of(monkeypatch):
-    seconds = {"dense": 0.4, "pruned": 0.1}.get
-    ratio = latency_ratio(*clocks(monkeypatch, seconds, seconds), torch.zeros(1))
-    assert (ratio.dense_seconds, ratio.seconds) == (pytest.approx(0.4), pytest.approx(0.1))
+@pytest.mark.parametrize(("threads", "seconds"), [(1, (1.0, 0.63)), (2, (3.0, 0.9))])
+def test_a_measured_ratio_comes_with_the_seconds_of_the_steady_clock(monkeypatch, threads, seconds):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    wall, processor = {"dense": 3.0, "pruned": 0.9}.get, {"dense": 1.0, "pruned": 0.63}.get
+    ratio = latency_ratio(*clocks(monkeypatch, wall, processor), torch.zeros(1))
+    assert (ratio.dense_seconds, ratio.seconds) == pytest.approx(seconds)

@@ -129,7 +129,7 @@ def add_latency(table: Table, where: str, seconds: float, dense_seconds: float) 
 def note_interval(table: Table, rounds: int, low: float, high: float) -> None:
     """Say below a table how sure its ratio of times is."""
     table.caption = (
-        f"latency: medians of {rounds} rounds in which both take turns; the ratio is "
-        f"{low:.3f} to {high:.3f} with 95 % confidence, by wall or processor time, whichever ratio "
-        "is larger"
+        f"latency: medians of {rounds} rounds in which both take turns, of processor time where "
+        f"one thread computes. The ratio is {low:.3f} to {high:.3f} with 95 % confidence, by wall "
+        "or processor time, whichever ratio is larger"
     )

@@ -7,7 +7,7 @@ it. Nothing in here feeds back into a search.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -17,12 +17,7 @@ from torch import nn
 from pruning_agents.search.result import SearchResult
 from pruning_agents.search.rows import Provenance, ResultRow
 from pruning_env.envs.cnn_prune import CNNPruneEnv
-from pruning_env.evaluation.latency import (
-    MOST_ROUNDS,
-    LatencyRatio,
-    interleaved_latency,
-    latency_ratio,
-)
+from pruning_env.evaluation.latency import LatencyRatio, latency_ratio
 from pruning_env.evaluation.runtimes import Runtime
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tasks.registry import get_task
@@ -151,8 +146,8 @@ def time_both(
 ) -> LatencyRatio:
     """The times of both networks in a runtime; without a pruned one, the dense one's and 1."""
     if pruned is None:
-        with runtime.ready([dense], images) as (forwards, batch):
-            (seconds,) = interleaved_latency(forwards, batch, rounds=MOST_ROUNDS)
-        return LatencyRatio(1.0, 1.0, MOST_ROUNDS, float(seconds), float(seconds))
+        with runtime.ready([dense], images) as ((whole,), batch):
+            twice = latency_ratio(whole, whole, batch)
+        return replace(twice, low=1.0, high=1.0, seconds=twice.dense_seconds)
     with runtime.ready([dense, pruned], images) as ((whole, part), batch):
         return latency_ratio(whole, part, batch)

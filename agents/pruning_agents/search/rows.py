@@ -81,7 +81,8 @@ class ResultRow:
         params_ratio: to the dense model.
         macs: multiply-accumulates of convolutions and linear layers, per image.
         macs_ratio: to the dense model.
-        latency_ms: median milliseconds per batch, by the wall clock.
+        latency_ms: median milliseconds per batch: of the processor where one thread of a CPU
+            computes, else, and in older rows, of the wall clock.
         dense_latency_ms: of the dense model, which took turns with it.
         latency_ratio: latency_ms / dense_latency_ms.
         latency_batch: images per timed batch.
