@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.graph.structure import Counts
@@ -68,6 +67,8 @@ def fit_latency(graph: ChannelGraph, counts: Counts, ratios: NDArray[np.float64]
 
 
 def _prices(work: NDArray[np.float64], ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.optimize import nnls  # slow to import, and environments without a table need none
+
     count = work.shape[1]
     weighted = np.vstack([work / ratios[:, None], np.sqrt(_RIDGE) * np.eye(count)])
     return nnls(weighted, np.r_[np.ones(len(ratios)), np.zeros(count)])[0]

@@ -88,8 +88,11 @@ def test_a_table_without_the_budget_it_is_for_is_bad_input(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_budget_in_onnxruntime_is_predicted_by_a_table_and_timed_in_the_end(tmp_path, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
     table = tmp_path / "table.jsonl"
     options = ["--budget", "latency=0.9", "--runtime", "onnxruntime", "--latency-table", str(table)]
+    options += ["--latency-batch", "32"]  # of one image, little of the time is arithmetic
     more = ["--round-to", "4", "--evaluations", "20", "--no-progress", "--out", str(tmp_path / "o")]
     assert main(["train", "--agent", "random-search", *options, *more]) == 0
     row = ResultRow.from_json((tmp_path / "o" / "result.json").read_text())
