@@ -112,7 +112,7 @@ def _onnxruntime(model: nn.Module, batch: torch.Tensor) -> Forward:
 
 
 def _onnxruntime_quickly(model: nn.Module, batch: torch.Tensor) -> Forward:
-    """What `_onnxruntime` gives, from an exporter that took a twentieth of the time (ResNet-20)."""
+    """What `_onnxruntime` gives, from an exporter that takes much less time."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that it is the older one
         path = Path(folder) / "model.onnx"
