@@ -19,6 +19,7 @@ from benchmarks.agents.figures_command import add_figures_commands
 from benchmarks.clients.command import add_clients_command
 from benchmarks.constrained.command import add_constrained_command
 from benchmarks.demo import DemoSettings, run_demo
+from benchmarks.latency.command import add_latency_command
 from benchmarks.proxies.command import add_proxies_command
 from benchmarks.report.command import add_report_command
 from benchmarks.reproduce.command import add_after_training_command, add_reproduce_command
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_commands(commands)
     add_speed_command(commands)
+    add_latency_command(commands)
     add_agents_command(commands)
     add_state_command(commands)
     add_ablation_command(commands)

@@ -78,9 +78,15 @@ def _caption(rows: Sequence[ResultRow]) -> str:
     return (
         f"{first.task}, {budget} of dense. {spread} The search saw search-val only; test was "
         f"opened once per result.{seen} evals: pruned networks judged on search-val. "
-        f"ms: median latency per batch of {first.latency_batch}, and that of the dense model timed "
+        f"ms: median latency ({_timing(rows)}), and that of the dense model timed "
         f"in turns with it, on {first.provenance.hardware}; ratio of the two."
     )
+
+
+def _timing(rows: Sequence[ResultRow]) -> str:
+    """How the rows were timed; several ways where they differ."""
+    ways = {f"{row.latency_runtime or 'eager'}, batch {row.latency_batch}" for row in rows}
+    return "; ".join(sorted(ways))
 
 
 def to_markdown(table: Comparison) -> str:

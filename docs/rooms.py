@@ -35,6 +35,7 @@ ROOMS = {
         "proxies",
         "zoo",
         "speed",
+        "latency",
         "peers",
         "clients",
         "report",

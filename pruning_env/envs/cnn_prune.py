@@ -229,6 +229,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     | `val_images`        | int   | `None`              | at least 1; `None`: all of search-val |
     | `race`              | float | `None`              | in (0, 1); `None`: no races           |
     | `constraint`        | str   | `"terminate"`       | see Episode End                       |
+    | `latency_arguments` | dict  | `None`              | how `latency` is measured; see below  |
     | `device`            | str   | `"cpu"`             | a torch device                        |
     | `strategy`          | str   | `"auto"`            | see below                             |
     | `precision`         | str   | `"float32"`         | `float32`, `bfloat16` (autocast)      |
@@ -282,6 +283,10 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     processor time) that flatters the pruned one less. What counts is the upper end of the 95 %
     interval of its median, so a limit is met only as far as the noise lets one say so. Neither
     transitions nor the vectorized environment are reproducible with it, whatever the seed.
+    `latency_arguments` has, by name, `runtime` (`eager`, `compiled` or `onnxruntime`), `batch` (1),
+    `threads` (`None`: torch's) and `table` (`None`), the file of a latency table. With one, steps
+    time nothing: 90 random prunings are timed when the file is not there yet, and what counts is
+    what they predict and a margin, which 9 of 10 networks keep; it is the same each time.
     Budgets without a closed form build the pruned model to measure it, also where
     `project` and `wall` look for the step that meets the budgets.
 
@@ -378,6 +383,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         val_images: int | None = None,
         race: float | None = None,
         constraint: str = "terminate",
+        latency_arguments: Mapping[str, Any] | None = None,
         device: str = "cpu",
         strategy: str = "auto",
         precision: str = "float32",
@@ -402,6 +408,7 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
             "budget": {b.name: b.limit for b in self.dynamics.budgets},
             "groups": groups if isinstance(groups, str) else list(groups),
             "reward_arguments": None if reward_arguments is None else dict(reward_arguments),
+            "latency_arguments": None if latency_arguments is None else dict(latency_arguments),
             "finetune_arguments": None if finetune_arguments is None else dict(finetune_arguments),
         }
 

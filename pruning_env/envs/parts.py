@@ -27,6 +27,7 @@ from pruning_env.process.actions import action_names, make_action
 from pruning_env.process.budgets import parse_budget
 from pruning_env.process.constraints import make_constraint
 from pruning_env.process.dynamics import PruningDynamics
+from pruning_env.process.latency_budget import LatencySettings
 from pruning_env.process.observations import ObservationKind, make_observation, observation_names
 from pruning_env.process.rewards import get_reward
 from pruning_env.process.sensitivity import SENSITIVITIES
@@ -65,6 +66,7 @@ def make_parts(given: Mapping[str, Any]) -> Parts:
     # Names first: a typo should not cost the seconds that loading and tracing take.
     check_choice("task", given["task"], task_names())
     budgets = parse_budget(given["budget"])
+    latency = LatencySettings.of(given["latency_arguments"])
     check_choice("action", given["action"], action_names())
     check_groups(given["groups"])
     check_choice("observation", given["observation"], observation_names())
@@ -128,6 +130,7 @@ def make_parts(given: Mapping[str, Any]) -> Parts:
         constraint=given["constraint"],
         max_steps=given["max_steps"],
         recover_every=given["recover_every"],
+        latency=latency,
     )
     observation = make_observation(
         given["observation"],

@@ -1,25 +1,29 @@
 """How long models take on this machine, measured side by side.
 
 Timings of small models drift with temperature, clock and neighbours, so the models take turns and
-each is summarised by its median; a ratio of two comes with what its spread leaves open. Knows
-nothing of pruning.
+each is summarised by its median; a ratio of two comes with what its spread leaves open. What is
+timed is anything that takes a batch: a module, or what `runtimes.py` makes of one. Knows nothing of
+pruning.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+
+Forward = Callable[[torch.Tensor], Any]
+"""What is timed: a module in eval mode, or anything else that takes a batch (N, ...)."""
 
 
 def interleaved_latency(
-    models: Sequence[nn.Module], images: torch.Tensor, *, rounds: int = 30, warmup: int = 3
+    models: Sequence[Forward], images: torch.Tensor, *, rounds: int = 30, warmup: int = 3
 ) -> NDArray[np.float64]:
     """Median seconds that each model takes for one forward pass of `images`.
 
@@ -27,7 +31,7 @@ def interleaved_latency(
     round. Runs in inference mode, on the device of `images`, with torch's current threads.
 
     Args:
-        models: in eval mode, on the device of `images`.
+        models: modules in eval mode or what `Runtime.ready` gives, on the device of `images`.
         images: (N, ...) one batch; the latency is that of the whole batch.
         rounds: timed rounds, at least 1.
         warmup: rounds before them that are not timed.
@@ -54,11 +58,16 @@ class LatencyRatio:
         low: lower end of the interval that holds the true median with 95 % confidence.
         high: its upper end.
         rounds: timed rounds that say so.
+        dense_seconds: median of the other model's times: of the processor's where one thread of a
+            CPU computes, since other jobs move it less, else of the wall clock's.
+        seconds: likewise of the one's.
     """
 
     low: float
     high: float
     rounds: int
+    dense_seconds: float
+    seconds: float
 
 
 #: Rounds that are timed at least; the least and largest of six hold the median with 97 %.
@@ -68,7 +77,7 @@ CONFIDENCE = 0.95
 
 
 def latency_ratio(
-    dense: nn.Module, pruned: nn.Module, images: torch.Tensor, *, limit: float | None = None
+    dense: Forward, pruned: Forward, images: torch.Tensor, *, limit: float | None = None
 ) -> LatencyRatio:
     """Time of `pruned` / time of `dense` for one forward pass of `images`, on this machine.
 
@@ -79,7 +88,7 @@ def latency_ratio(
     flatters the small model.
 
     Args:
-        dense: in eval mode, on the device of `images`.
+        dense: a module in eval mode or what `Runtime.ready` gives, on the device of `images`.
         pruned: likewise.
         images: (N, ...) one batch.
         limit: stop as soon as the interval does not hold it, which is a little less sure than the
@@ -95,7 +104,40 @@ def latency_ratio(
         low, high = _median_interval(np.array(timed), images.device.type == "cpu")
         if limit is not None and not low <= limit < high:
             break
-    return LatencyRatio(low, high, len(timed))
+    medians = np.median(_steady(np.array(timed), images.device), axis=0)
+    return LatencyRatio(low, high, len(timed), float(medians[0]), float(medians[1]))
+
+
+def typical_ratio(dense: Forward, pruned: Forward, images: torch.Tensor) -> float:
+    """Time of `pruned` / time of `dense`, the likeliest; `latency_ratio` has what is safe to say.
+
+    It is the median over the rounds, by the clock that `LatencyRatio` has the seconds of.
+
+    Args:
+        dense: as in `latency_ratio`.
+        pruned: likewise.
+        images: (N, ...) one batch.
+    """
+    _round([dense, pruned], images, 0)  # warms up
+    rounds: list[NDArray[np.float64]] = []
+    while len(rounds) < TYPICAL_ROUNDS[0] or (
+        len(rounds) < TYPICAL_ROUNDS[1] and sum(each[0].sum() for each in rounds) < TYPICAL_SECONDS
+    ):
+        rounds.append(_round([dense, pruned], images, len(rounds)))
+    timed = _steady(np.array(rounds), images.device)
+    return float(np.median(timed[:, 1] / timed[:, 0]))
+
+
+def _steady(seconds: NDArray[np.float64], device: torch.device) -> NDArray[np.float64]:
+    """(rounds, models) of (rounds, 2 clocks, models), by the clock that other jobs move less."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return seconds[:, int(alone and bool((seconds[:, 1] > 0).all()))]
+
+
+TYPICAL_ROUNDS = (12, 100)
+"""Rounds of `typical_ratio`, at least and at most: more where they are short."""
+TYPICAL_SECONDS = 0.2
+"""Where no more rounds begin, unless they are fewer than the least."""
 
 
 def _median_interval(seconds: NDArray[np.float64], processor: bool) -> tuple[float, float]:
@@ -114,7 +156,7 @@ def _median_interval(seconds: NDArray[np.float64], processor: bool) -> tuple[flo
     return float(ratios[outside].max()), float(ratios[-1 - outside].max())
 
 
-def _round(models: Sequence[nn.Module], images: torch.Tensor, turn: int) -> NDArray[np.float64]:
+def _round(models: Sequence[Forward], images: torch.Tensor, turn: int) -> NDArray[np.float64]:
     """(2, len(models)) seconds of wall clock and processor time; who begins depends on `turn`."""
     seconds = np.empty((2, len(models)))
     with torch.inference_mode():

@@ -64,6 +64,17 @@ class Widths:
             raise ValueError(f"counts must have {self._groups} entries, got shape {counts.shape}")
         return self._constant + counts @ self._per_group.T
 
+    def lengths(self, name: str, counts: Counts) -> Counts:
+        """Lengths of a tensor's dimensions, `(..., dimensions)`, at counts `(..., L)`."""
+        widths = self.at(counts)
+        every = [
+            widths[..., axis]
+            if (axis := self._index.get((name, dim))) is not None
+            else np.full(widths.shape[:-1], size)
+            for dim, size in enumerate(self._shapes[name])
+        ]
+        return np.stack(every, -1)
+
     def of_tensor(self, name: str) -> tuple[tuple[int, ...], int]:
         """The axes of a tensor, in order of their numbers, and the product of its other lengths."""
         axes, rest = [], 1

@@ -197,6 +197,7 @@ class ChannelStructure:
         num_channels: C, the length of a keep mask.
         sizes: `(L,)` int64, channels per group.
         group_index: `(C,)` int64, the group of each channel.
+        widths: Lengths of the tensors' dimensions at any numbers of channels.
     """
 
     def __init__(self, facts: Facts) -> None:
@@ -216,7 +217,7 @@ class ChannelStructure:
         self._shapes = facts.shapes
         self._starts = np.array([g.start for g in self.groups], np.int64)
         lines = {(slot.tensor, slot.dim): slot.channels for slot in facts.slots}
-        widths = Widths(self.sizes, facts.shapes, lines, facts.products)
+        self.widths = widths = Widths(self.sizes, facts.shapes, lines, facts.products)
         self._params = Cost(widths, ((name, 1) for name in facts.trainable))
         self._macs = Cost(
             widths,

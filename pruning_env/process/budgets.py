@@ -16,6 +16,7 @@ import numpy as np
 
 from pruning_env.arguments import check_choice, check_fraction, check_new_name
 from pruning_env.evaluation.latency import latency_ratio
+from pruning_env.evaluation.runtimes import Runtime
 from pruning_env.plugins import load_plugins
 from pruning_env.process.filters import filters_at
 
@@ -44,24 +45,26 @@ _CLOSED_FORM: dict[str, Callable[[ChannelGraph, np.ndarray], float]] = {
 }
 _MEASURED: dict[str, BudgetFunction] = {}
 
-LATENCY_IMAGES = 32
-"""Images in the batch that `latency` times: enough that arithmetic counts, small enough to wait."""
-
 
 def latency(
-    dense: nn.Module, pruned: nn.Module, images: torch.Tensor, limit: float | None = None
+    dense: nn.Module,
+    pruned: nn.Module,
+    images: torch.Tensor,
+    limit: float | None = None,
+    runtime: Runtime = Runtime(),  # noqa: B008  frozen
 ) -> float:
     """Time of `pruned` / time of `dense` on this machine, as it is now, for one batch: at most.
 
-    The first `LATENCY_IMAGES` of `images` are used. Both models are timed in turns in one call, so
-    that a slower or busier machine slows both. It is a measurement even so, and no two runs give
-    the same number; what counts is the upper end of the interval that its spread leaves, so that a
-    network that is said to meet `limit` does. See `latency_ratio`.
+    The first of `images` make the batch. Both models are timed in turns in one call, so that a
+    slower or busier machine slows both. It is a measurement even so, and no two runs give the same
+    number; what counts is the upper end of the interval that its spread leaves, so that a network
+    that is said to meet `limit` does. See `latency_ratio`.
     """
-    return latency_ratio(dense, pruned, images[:LATENCY_IMAGES], limit=limit).high
+    with runtime.ready([dense, pruned], images, many=True) as ((whole, part), batch):
+        return latency_ratio(whole, part, batch, limit=limit).high
 
 
-_COMPARED: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor, float], float]] = {
+_COMPARED: dict[str, Callable[[nn.Module, nn.Module, torch.Tensor, float, Runtime], float]] = {
     "latency": latency
 }
 
@@ -134,12 +137,14 @@ class Budget:
         """Whether only a comparison with the dense model gives the ratio: `compare`."""
         return self.name in _COMPARED
 
-    def compare(self, dense: nn.Module, pruned: nn.Module, images: torch.Tensor) -> float:
+    def compare(
+        self, dense: nn.Module, pruned: nn.Module, images: torch.Tensor, runtime: Runtime
+    ) -> float:
         """What `pruned` uses / what `dense` does, both in eval mode, on (N, ...) `images`.
 
         The upper end of what the measurement leaves open, so that the limit is met if it says so.
         """
-        return _COMPARED[self.name](dense, pruned, images, self.limit)
+        return _COMPARED[self.name](dense, pruned, images, self.limit, runtime)
 
     def measure(
         self, graph: ChannelGraph, keep: np.ndarray, model: Callable[[], nn.Module]

@@ -21,6 +21,7 @@ from pruning_env.arguments import check_count
 from pruning_env.process.constraints import make_constraint
 from pruning_env.process.cutting import Cutting
 from pruning_env.process.judging import StateJudge
+from pruning_env.process.latency_budget import LatencySettings
 from pruning_env.process.payment import Payment
 from pruning_env.process.ranking import Ranking
 from pruning_env.process.rewards import RewardFunction, accuracy_change
@@ -66,6 +67,7 @@ class PruningDynamics:
         max_steps: steps of an episode at most; None for no such end.
         recover_every: n: where the evaluator trains commits only, those whose step n divides, and
             the last of an episode.
+        latency: how the budget `latency` is measured.
 
     Attributes:
         graph: the dense network's channels.
@@ -108,6 +110,7 @@ class PruningDynamics:
         constraint: str = "terminate",
         max_steps: int | None = None,
         recover_every: int = 1,
+        latency: LatencySettings = LatencySettings(),  # noqa: B008  frozen
     ) -> None:
         if not graph.groups:
             raise ValueError(
@@ -127,7 +130,9 @@ class PruningDynamics:
         self.recover_every = check_count("recover_every", recover_every)
         self.ranking = Ranking(graph, evaluator, importance, rank_every)
         self.units = WidthUnits(graph.sizes, round_to)
-        self.usage_meter = UsageMeter(graph, evaluator, budgets, self.units.floors)
+        self.usage_meter = UsageMeter(
+            graph, evaluator, budgets, self.units.floors, latency, self.units.round_to
+        )
         self._cutting = Cutting(
             graph,
             action,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pruning_env.evaluation.latency_table import LatencyTable, latency_table
 from pruning_env.process.budgets import Budget
+from pruning_env.process.latency_budget import LatencySettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,9 +40,17 @@ class UsageMeter:
         evaluator: of the same network; builds the models that a measurement needs.
         budgets: what is measured.
         floors: (L,) int64, the fewest channels that each group can keep.
+        latency: how `latency` is measured. With a table, that is read, or measured, now.
+        round_to: widths are dense or multiples of it.
+
+    Attributes:
+        budgets: as given.
+        latency: as given.
+        table: what predicts `latency`; None where each network is timed.
 
     Raises:
-        ValueError: the dense network uses nothing of a budget, so that there is no ratio to it.
+        ValueError: the dense network uses nothing of a budget, so that there is no ratio to it, or
+            the latency table cannot be used.
     """
 
     def __init__(
@@ -49,6 +59,8 @@ class UsageMeter:
         evaluator: Evaluator,
         budgets: tuple[Budget, ...],
         floors: np.ndarray,
+        latency: LatencySettings = LatencySettings(),  # noqa: B008  frozen
+        round_to: int = 1,
     ) -> None:
         self._graph = graph
         self._evaluator = evaluator
@@ -66,6 +78,8 @@ class UsageMeter:
         self._smallest = graph.keep_top(graph.rank(np.zeros(graph.num_channels)), floors)
         self._least: dict[int, float] = {}  # what that uses of a budget, by its index
         self._dense_macs, self._least_macs = graph.macs(full), graph.macs(self._smallest)
+        self.latency = latency
+        self.table = self._read_table(floors, round_to)
 
     def check(self, constraint: Constraint) -> None:
         """Refuse limits that not even the smallest network meets.
@@ -91,9 +105,10 @@ class UsageMeter:
             budget, keep = self.budgets[index], self._smallest
             if budget.compared:
                 # A limit is refused for good by what one busy moment says, so several are asked.
-                tries = (self._compare(budget, keep, None) for _ in range(LEAST_TRIES))
+                tries = (self._compare(budget, keep) for _ in range(LEAST_TRIES))
                 met = next((ratio for ratio in tries if ratio <= budget.limit), None)
-                self._least[index] = self._compare(budget, keep, None) if met is None else met
+                timed = self._compare(budget, keep) if met is None else met
+                self._least[index] = max(timed, self._predicted(keep) or 0.0)
             else:
                 self._least[index] = self._amount(budget, keep, None) / self._dense[index]
         return self._least[index]
@@ -111,7 +126,8 @@ class UsageMeter:
             return self._amount(budget, keep, start) / self._dense[index]
         if np.array_equal(self._graph.counts(keep), self._graph.counts(self._smallest)):
             return self.least(index)  # so that what can meet the limit does not fail to by noise
-        return self._compare(budget, keep, start)
+        predicted = self._predicted(keep)
+        return self._compare(budget, keep) if predicted is None else predicted
 
     def implausible(self, index: int, keep: np.ndarray) -> bool:
         """Whether the network is too small to be above a measured limit, so that noise says it is.
@@ -131,9 +147,32 @@ class UsageMeter:
     def _dense_model(self) -> nn.Module:
         return self._model(self._graph.full(), None)
 
-    def _compare(self, budget: Budget, keep: np.ndarray, start: Weights | None) -> float:
+    def _compare(self, budget: Budget, keep: np.ndarray) -> float:
+        """By the clock. Which weights are left makes no difference, so nothing is recovered."""
         images = self._evaluator.images("search-val")[0]
-        return budget.compare(self._dense_model, self._model(keep, start), images)
+        pruned = self._graph.prune(self._dense_model, keep)
+        return budget.compare(self._dense_model, pruned, images, self.latency.runtime)
+
+    def _predicted(self, keep: np.ndarray) -> float | None:
+        """By the table, the most that is likely; None if there is none."""
+        return None if self.table is None else float(self.table.at_most(self._graph.counts(keep)))
+
+    def _read_table(self, floors: np.ndarray, round_to: int) -> LatencyTable | None:
+        if self.latency.table is None:
+            return None
+        if not any(budget.compared for budget in self.budgets):
+            raise ValueError(
+                f"table={self.latency.table!r} is not allowed without the budget 'latency'"
+            )
+        return latency_table(
+            self.latency.table,
+            self._graph,
+            self._dense_model,
+            self._evaluator.images("search-val")[0],
+            self.latency.runtime,
+            floors=floors,
+            round_to=round_to,
+        )
 
     def _amount(self, budget: Budget, keep: np.ndarray, start: Weights | None) -> float:
         """In the budget's own unit."""

@@ -315,7 +315,11 @@ def test_training_stops_at_the_evaluations_without_moving_the_evaluator():
 
 
 def test_a_latency_budget_is_a_positive_ratio_that_starts_at_one():
-    env = CNNPruneEnv(budget={"latency": 0.9, "params": 0.2}, channels_per_step=0.4)
+    env = CNNPruneEnv(
+        budget={"latency": 0.9, "params": 0.2},
+        latency_arguments={"batch": 32},
+        channels_per_step=0.4,
+    )
     env.reset()
     assert env.state().usage == (1.0, 1.0)
     info: dict[str, Any] = {}

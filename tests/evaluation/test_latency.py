@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pruning_env.evaluation import latency
-from pruning_env.evaluation.latency import interleaved_latency, latency_ratio
+from pruning_env.evaluation.latency import interleaved_latency, latency_ratio, typical_ratio
 
 
 class Sleeper(nn.Module):
@@ -111,3 +111,31 @@ def test_a_processor_clock_that_is_too_coarse_does_not_count(monkeypatch):
     wall = {"dense": 0.4, "pruned": 0.1}.get
     ratio = latency_ratio(*clocks(monkeypatch, wall, lambda kind: 0.0), torch.zeros(1))
     assert ratio.high == pytest.approx(0.25)
+
+
+def test_the_typical_ratio_is_that_of_the_processor_where_one_thread_computes(monkeypatch):
+    wall, processor = {"dense": 3.0, "pruned": 0.3}.get, {"dense": 1.0, "pruned": 0.63}.get
+    for threads, expected in ((1, 0.63), (2, 0.1)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        pair = clocks(monkeypatch, wall, processor)
+        assert typical_ratio(*pair, torch.zeros(1)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(1e-5, 100), (0.01, 12)])
+def test_the_typical_ratio_takes_more_rounds_of_short_passes(monkeypatch, seconds, rounds):
+    calls = []
+
+    def pass_of(kind):
+        calls.append(kind)
+        return seconds
+
+    typical_ratio(*clocks(monkeypatch, pass_of, lambda kind: 0.0), torch.zeros(1))
+    assert len(calls) == 2 * (1 + rounds)
+
+
+@pytest.mark.parametrize(("threads", "seconds"), [(1, (1.0, 0.63)), (2, (3.0, 0.9))])
+def test_a_measured_ratio_comes_with_the_seconds_of_the_steady_clock(monkeypatch, threads, seconds):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    wall, processor = {"dense": 3.0, "pruned": 0.9}.get, {"dense": 1.0, "pruned": 0.63}.get
+    ratio = latency_ratio(*clocks(monkeypatch, wall, processor), torch.zeros(1))
+    assert (ratio.dense_seconds, ratio.seconds) == pytest.approx(seconds)

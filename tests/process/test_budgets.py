@@ -1,14 +1,17 @@
 """A budget is a named ratio to the dense network, closed-form or measured on the pruned model."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pruning_env.process import budgets
+from pruning_env.evaluation.runtimes import Runtime
+from pruning_env.process import budgets, usage
 from pruning_env.process.budgets import Budget, parse_budget, register_budget
+from pruning_env.process.latency_budget import LatencySettings
 from tests.helpers.small import small_dynamics, small_evaluator, small_model
 
 
@@ -150,18 +153,19 @@ class Worker(nn.Module):
             pass
 
 
-def test_latency_is_the_ratio_of_times_for_one_batch_of_images():
+@pytest.mark.parametrize("batch", [1, 32])
+def test_latency_is_the_ratio_of_times_for_one_batch_of_images(batch):
     dense, pruned = Worker(0.004), Worker(0.001)
-    ratio = budgets.latency(dense, pruned, torch.zeros(100, 1))
+    ratio = budgets.latency(dense, pruned, torch.zeros(100, 1), runtime=Runtime(batch=batch))
     assert 0.2 < ratio < 0.6
-    assert set(dense.batches + pruned.batches) == {budgets.LATENCY_IMAGES}
+    assert set(dense.batches + pruned.batches) == {batch}
 
 
 def noisy(monkeypatch, reading):
     """`latency` that says what `reading` makes of the true ratio; the pruned networks it saw."""
     seen = []
 
-    def latency(dense, pruned, images, limit):
+    def latency(dense, pruned, images, limit, runtime):
         true = weights_of(pruned) / weights_of(dense)
         seen.append(true)
         return reading(true, len(seen))
@@ -203,8 +207,8 @@ def test_a_limit_that_the_smallest_network_meets_is_met_by_it_ever_after(evaluat
 def test_the_dense_network_has_latency_one_and_others_are_compared_with_it(evaluator, monkeypatch):
     compared = []
 
-    def weights_ratio(dense, pruned, images, limit):
-        compared.append(images.shape)
+    def weights_ratio(dense, pruned, images, limit, runtime):
+        compared.append((images.shape, runtime))
         return weights_of(pruned) / weights_of(dense)
 
     monkeypatch.setitem(budgets._COMPARED, "latency", weights_ratio)
@@ -212,4 +216,65 @@ def test_the_dense_network_has_latency_one_and_others_are_compared_with_it(evalu
     assert dynamics.initial().usage == (1.0, 1.0)
     compared.clear()  # whether the limit can be met at all has been measured
     state = dynamics.apply(dynamics.initial(), np.zeros(3))
-    assert state.usage[0] == state.params < 1 and compared == [(50, 1, 8, 8)]
+    assert state.usage[0] == state.params < 1 and compared == [((50, 1, 8, 8), Runtime())]
+
+
+def table_of(monkeypatch, graph, predicted):
+    """A latency table that predicts what `predicted` makes of counts (L,), for whoever asks."""
+    asked = []
+
+    class Table:
+        def at_most(self, counts):
+            asked.append(tuple(counts))
+            return predicted(counts)
+
+    monkeypatch.setattr(usage, "latency_table", lambda *_, **__: Table())
+    return asked
+
+
+SETTINGS = LatencySettings(table="some.jsonl")
+
+
+def test_with_a_table_steps_time_nothing_and_usage_is_what_it_predicts(evaluator, monkeypatch):
+    timed = noisy(monkeypatch, lambda true, call: true)
+    asked = table_of(monkeypatch, evaluator.graph, lambda counts: float(counts.sum() / 24))
+    dynamics = small_dynamics(evaluator, {"latency": 0.5}, latency=SETTINGS)
+    timed.clear()  # whether the limit can be met was timed
+    state = dynamics.apply(dynamics.initial(), np.zeros(3))
+    assert state.usage[0] == state.counts.sum() / 24 and asked[-1] == tuple(state.counts)
+    assert not timed
+
+
+def test_a_limit_that_the_clock_or_the_table_puts_out_of_reach_is_refused(evaluator, monkeypatch):
+    for clock, table in ((0.6, 0.1), (0.1, 0.6)):
+        noisy(monkeypatch, lambda true, call, clock=clock: clock)
+        table_of(monkeypatch, evaluator.graph, lambda counts, table=table: table)
+        with pytest.raises(ValueError, match=r"'latency'\]=0.5 cannot be met.*at most 0.6"):
+            small_dynamics(evaluator, {"latency": 0.5}, latency=SETTINGS)
+
+
+def test_a_table_without_the_budget_it_is_for_is_refused(evaluator):
+    with pytest.raises(ValueError, match=r"table='some.jsonl' is not allowed without the budget"):
+        small_dynamics(evaluator, {"params": 0.5}, latency=SETTINGS)
+
+
+def test_latency_arguments_are_settings_of_a_runtime_and_a_table():
+    assert LatencySettings.of(None) == LatencySettings(Runtime("eager", 1, None), None)
+    given = {"runtime": "compiled", "batch": 4, "threads": 2, "table": Path("a.jsonl")}
+    assert LatencySettings.of(given) == LatencySettings(Runtime("compiled", 4, 2), "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"speed": 1}, r"latency_arguments=.*runtime, batch, threads, table"),
+        ("eager", r"latency_arguments='eager'"),
+        ({"runtime": "tvm"}, "runtime='tvm' is unknown"),
+        ({"batch": 0}, "batch=0"),
+        ({"threads": -1}, "threads=-1"),
+        ({"table": 3}, "table=3 is not allowed; give the name of a file"),
+    ],
+)
+def test_bad_latency_arguments_are_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LatencySettings.of(arguments)

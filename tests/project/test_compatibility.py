@@ -63,6 +63,7 @@ OTHER: dict[str, Any] = {
     "val_images": 100,
     "race": 0.25,
     "constraint": "wall",
+    "latency_arguments": {"batch": 2},
     "device": "cpu",
     "strategy": "masked",
     "precision": "bfloat16",

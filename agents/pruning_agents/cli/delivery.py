@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pruning_agents.cli.output import write_result
+from pruning_agents.cli.runtime_options import protocol
 from pruning_agents.search.judge import judge, judge_dense, with_networks
 from pruning_agents.search.result import ENDINGS, Search
 from pruning_agents.search.rows import ResultRow, provenance
@@ -62,6 +63,8 @@ def deliver(
     )
     write_result(options.out, unwrapped, settings["task"], result, row, search.algorithm)
     console.print(result_table(row))
+    if verdict := latency_verdict(row):
+        console.print(verdict, soft_wrap=True)
     console.print(f"Written to {options.out}", soft_wrap=True)
     return 0
 
@@ -78,8 +81,25 @@ def result_table(row: ResultRow) -> Table:
         table.add_row("test accuracy", f"{row.test_accuracy:.2%}", f"{row.dense_test_accuracy:.2%}")
     add_size(table, "parameters", row.params, round(row.params / row.params_ratio))
     add_size(table, "MACs", row.macs, round(row.macs / row.macs_ratio))
-    add_latency(table, row.latency_ms / 1e3, row.dense_latency_ms / 1e3, row.latency_batch)
+    where = protocol(row.latency_runtime or "eager", row.latency_batch, row.latency_threads)
+    add_latency(table, where, row.latency_ms / 1e3, row.dense_latency_ms / 1e3)
+    if row.latency_interval is not None and row.latency_rounds is not None:
+        note_interval(table, row.latency_rounds, *row.latency_interval)
     return table
+
+
+def latency_verdict(row: ResultRow) -> str | None:
+    """Whether a limit on latency is met as timed, or by how much not; None where there is none.
+
+    What counts is the upper end of the interval, as it does while a search times its networks.
+    """
+    limit = row.budget.get("latency")
+    if limit is None or row.latency_interval is None:
+        return None
+    high = row.latency_interval[1]
+    verdict = "is met as timed" if high <= limit else f"is missed by {high - limit:.3f}, as timed"
+    predicted = "" if row.latency_predicted is None else f", predicted {row.latency_predicted:.3f}"
+    return f"Budget latency={limit:g} {verdict}: at most {high:.3f}{predicted}."
 
 
 def comparison(title: str) -> Table:
@@ -96,11 +116,20 @@ def add_size(table: Table, name: str, pruned: Any, dense: Any) -> None:
     table.add_row(name, f"{int(pruned):,}", f"{int(dense):,}", f"{pruned / dense:.3f}")
 
 
-def add_latency(table: Table, seconds: float, dense_seconds: float, batch: int) -> None:
-    """Add a row of two times per batch of images and their ratio."""
+def add_latency(table: Table, where: str, seconds: float, dense_seconds: float) -> None:
+    """Add a row of two times per batch of images and their ratio; `where` they were taken."""
     table.add_row(
-        f"latency, batch {batch}",
+        f"latency, {where}",
         f"{1e3 * seconds:.2f} ms",
         f"{1e3 * dense_seconds:.2f} ms",
         f"{seconds / dense_seconds:.3f}",
+    )
+
+
+def note_interval(table: Table, rounds: int, low: float, high: float) -> None:
+    """Say below a table how sure its ratio of times is."""
+    table.caption = (
+        f"latency: medians of {rounds} rounds in which both take turns, of processor time where "
+        f"one thread computes. The ratio is {low:.3f} to {high:.3f} with 95 % confidence, by wall "
+        "or processor time, whichever ratio is larger"
     )

@@ -10,24 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from pruning_agents.cli.arguments import BadInput, device
-from pruning_agents.cli.delivery import add_latency, add_size, comparison
+from pruning_agents.cli.delivery import add_latency, add_size, comparison, note_interval
 from pruning_agents.cli.output import MODEL_NAME
+from pruning_agents.cli.runtime_options import add_runtime, protocol, runtime_arguments
 from pruning_agents.cli.task_options import add_task, task_of_saved
 from pruning_agents.compress.rows import EvaluationRow, line_of
+from pruning_agents.search.judge import time_both
 from pruning_agents.search.rows import provenance
-from pruning_env.evaluation.latency import interleaved_latency
 from pruning_env.evaluation.metrics import measure
 from pruning_env.files import atomic_write
 from pruning_env.graph.channel_graph import ChannelGraph
+from pruning_env.process.latency_budget import LatencySettings
 from pruning_env.tasks.storage import load_pruned, read_recipe
 
 DESCRIPTION = "Report accuracy, size and latency of pruned models on disk, beside the dense one."
 
 #: Images per forward pass.
 BATCH_SIZE = 256
-
-#: Images per pass that is timed: as a network is asked where it is deployed, and soon done.
-LATENCY_BATCH = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
     add_task(parser, None)
+    add_runtime(parser, table=False)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Judge and print a table for each network; exit code 0."""
     paths = [saved if (saved := path / MODEL_NAME).is_dir() else path for path in options.models]
     try:
+        runtime = LatencySettings.of(runtime_arguments(options)).runtime
         recipes = [read_recipe(path) for path in paths]
         task = task_of_saved(options, recipes[0])
         for path, recipe in zip(paths, recipes, strict=True):
@@ -73,13 +74,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
         accuracies[name] = [
             measure(module, images, labels, BATCH_SIZE).accuracy for module in (*models, dense)
         ]
-    batch = splits.normalised(splits.search_val.evenly_spaced(LATENCY_BATCH))
-    batch = batch.to(options.device)
-    *seconds, dense_seconds = interleaved_latency([*models, dense], batch).tolist()
+    few = splits.normalised(splits.search_val.evenly_spaced(runtime.batch)).to(options.device)
+    try:
+        latencies = [time_both(dense, model, few, runtime) for model in models]
+    except ValueError as error:
+        raise BadInput(str(error)) from error
     made = provenance(options.command_line, options.device)
     full = graph.full()
     rows = []
-    for number, (path, recipe) in enumerate(zip(paths, recipes, strict=True)):
+    for number, (path, recipe, latency) in enumerate(zip(paths, recipes, latencies, strict=True)):
         keep = recipe.keep_mask()
         row = EvaluationRow(
             task=task.name,
@@ -95,9 +98,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
             dense_params=int(graph.params(full)),
             macs=int(graph.macs(keep)),
             dense_macs=int(graph.macs(full)),
-            latency_ms=1e3 * seconds[number],
-            dense_latency_ms=1e3 * dense_seconds,
-            latency_batch=len(batch),
+            latency_ms=1e3 * latency.seconds,
+            dense_latency_ms=1e3 * latency.dense_seconds,
+            latency_runtime=runtime.name,
+            latency_batch=runtime.batch,
+            latency_threads=runtime.threads or torch.get_num_threads(),
+            latency_rounds=latency.rounds,
+            latency_interval=(latency.low, latency.high),
             provenance=made,
         )
         console.print(_table(row))
@@ -118,5 +125,7 @@ def _table(row: EvaluationRow) -> Table:
         table.add_row("test accuracy", f"{row.test_accuracy:.2%}", f"{row.dense_test_accuracy:.2%}")
     add_size(table, "parameters", row.params, row.dense_params)
     add_size(table, "MACs", row.macs, row.dense_macs)
-    add_latency(table, row.latency_ms / 1e3, row.dense_latency_ms / 1e3, row.latency_batch)
+    where = protocol(row.latency_runtime, row.latency_batch, row.latency_threads)
+    add_latency(table, where, row.latency_ms / 1e3, row.dense_latency_ms / 1e3)
+    note_interval(table, row.latency_rounds, *row.latency_interval)
     return table

@@ -18,6 +18,7 @@ from gymnasium.envs.registration import load_env_creator
 import pruning_env  # noqa: F401  (registers the environments)
 from pruning_agents.cli.arguments import BadInput, device, positive_int
 from pruning_agents.cli.output import CHECKPOINT_FILE, RESULT_FILE
+from pruning_agents.cli.runtime_options import add_runtime, runtime_arguments
 from pruning_agents.cli.task_options import DEFAULT_TASK, add_task, task_of
 from pruning_env.evaluation.importance.scores import importance_kinds
 from pruning_env.evaluation.recovery.batch_norm import RECOVERY_NAMES
@@ -55,6 +56,7 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", type=device, default="cpu", help="default: %(default)s")
     add_task(parser, DEFAULT_TASK)
+    add_runtime(parser, table=True)
     more = parser.add_argument_group(
         "the environment", "What is left out keeps the environment's default; see its description."
     )
@@ -159,6 +161,8 @@ def settings_of(
         settings["budget"] = dict(options.budget)
     given = {name: getattr(options, name) for name in _PASSED}
     settings |= {name: value for name, value in given.items() if value is not None}
+    if timing := runtime_arguments(options):
+        settings["latency_arguments"] = timing
     for name, value in options.set:
         both = name == "finetune_arguments" and isinstance(value, dict)
         settings[name] = {**(settings.get(name) or {}), **value} if both else value

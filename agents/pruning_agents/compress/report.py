@@ -188,7 +188,7 @@ def _latencies(rows: Sequence[LatencyRow]) -> str:
             f"{named.get(row.runtime, row.runtime)}, batch {row.batch}",
             f"{row.dense_ms:.2f} ms",
             f"{row.ms:.2f} ms",
-            f"{row.ratio:.3f}",
+            f"{row.ratio:.3f} ({row.interval[0]:.3f} to {row.interval[1]:.3f})",
         )
         for row in rows
     ]
@@ -198,7 +198,8 @@ def _latencies(rows: Sequence[LatencyRow]) -> str:
         "Latency",
         page.table(("one pass", "dense", "small", "ratio"), lines),
         page.paragraph(
-            f"Medians of 30 passes in which both networks take turns, on {hardware}.{missing}",
+            f"Medians of {rows[0].rounds} passes in which both networks take turns, and the 95 % "
+            f"interval of the ratio, on {hardware}.{missing}",
             "small",
         ),
     )

@@ -80,9 +80,13 @@ class EvaluationRow:
         dense_params: Of the dense network.
         macs: Multiply-accumulates per image.
         dense_macs: Of the dense network.
-        latency_ms: Median milliseconds per batch, in PyTorch.
+        latency_ms: Median milliseconds per batch.
         dense_latency_ms: Of the dense network, measured side by side.
+        latency_runtime: See `Runtime`.
         latency_batch: Images per timed batch.
+        latency_threads: That the runtime may use.
+        latency_rounds: In which both networks took turns.
+        latency_interval: 95 % interval of the ratio of times.
         provenance: How, where and when.
     """
 
@@ -101,7 +105,11 @@ class EvaluationRow:
     dense_macs: int
     latency_ms: float
     dense_latency_ms: float
+    latency_runtime: str
     latency_batch: int
+    latency_threads: int
+    latency_rounds: int
+    latency_interval: tuple[float, float]
     provenance: Provenance
 
 
@@ -110,12 +118,14 @@ class LatencyRow:
     """How long a pass takes in a runtime, the dense network beside the pruned one.
 
     Attributes:
-        runtime: "eager" or "onnxruntime".
+        runtime: See `Runtime`.
         batch: Images per pass.
         threads: That the runtime may use.
         ms: Median milliseconds of the pruned network.
         dense_ms: Of the dense network, the two taking turns.
         ratio: `ms` / `dense_ms`.
+        rounds: In which they took turns.
+        interval: 95 % interval of the ratio.
         provenance: How, where and when.
     """
 
@@ -125,6 +135,8 @@ class LatencyRow:
     ms: float
     dense_ms: float
     ratio: float
+    rounds: int
+    interval: tuple[float, float]
     provenance: Provenance
 
 

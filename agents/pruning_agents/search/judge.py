@@ -7,20 +7,20 @@ it. Nothing in here feeds back into a search.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
+import torch
 from torch import nn
 
 from pruning_agents.search.result import SearchResult
 from pruning_agents.search.rows import Provenance, ResultRow
 from pruning_env.envs.cnn_prune import CNNPruneEnv
-from pruning_env.evaluation.latency import interleaved_latency
+from pruning_env.evaluation.latency import LatencyRatio, latency_ratio
+from pruning_env.evaluation.runtimes import Runtime
 from pruning_env.tabular.env import CNNPruneTabularEnv
 from pruning_env.tasks.registry import get_task
-
-LATENCY_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,9 @@ def judge(
     test_accuracy = dense.test_accuracy if unpruned else None
     if open_test and not unpruned:
         test_accuracy = evaluator.certify(state.keep, state.weights).accuracy
-    images = evaluator.images("search-val")[0][:LATENCY_BATCH]
-    timed = [dense.model] if unpruned else [dense.model, model]
-    latency = interleaved_latency(timed, images)
-    dense_seconds, seconds = float(latency[0]), float(latency[-1])
+    meter = env.dynamics.usage_meter
+    images = evaluator.images("search-val")[0]
+    latency = time_both(dense.model, None if unpruned else model, images, meter.latency.runtime)
     apart = ("task", "budget", "weights", "data_root", "device")
     return ResultRow(
         agent=result.agent,
@@ -125,13 +124,30 @@ def judge(
         params_ratio=state.params,
         macs=int(graph.macs(state.keep)),
         macs_ratio=state.macs,
-        latency_ms=1e3 * seconds,
-        dense_latency_ms=1e3 * dense_seconds,
-        latency_ratio=seconds / dense_seconds,
-        latency_batch=len(images),
+        latency_ms=1e3 * latency.seconds,
+        dense_latency_ms=1e3 * latency.dense_seconds,
+        latency_ratio=latency.seconds / latency.dense_seconds,
+        latency_batch=meter.latency.runtime.batch,
         wall_seconds=wall_seconds,
         provenance=provenance,
         image_passes=image_passes,
         allowed=allowed,
         ended=ended or None,
+        latency_runtime=meter.latency.runtime.name,
+        latency_threads=meter.latency.runtime.threads or torch.get_num_threads(),
+        latency_rounds=latency.rounds,
+        latency_interval=None if unpruned else (latency.low, latency.high),
+        latency_predicted=None if meter.table is None else float(meter.table.ratio(state.counts)),
     )
+
+
+def time_both(
+    dense: nn.Module, pruned: nn.Module | None, images: torch.Tensor, runtime: Runtime
+) -> LatencyRatio:
+    """The times of both networks in a runtime; without a pruned one, the dense one's and 1."""
+    if pruned is None:
+        with runtime.ready([dense], images) as ((whole,), batch):
+            twice = latency_ratio(whole, whole, batch)
+        return replace(twice, low=1.0, high=1.0, seconds=twice.dense_seconds)
+    with runtime.ready([dense, pruned], images) as ((whole, part), batch):
+        return latency_ratio(whole, part, batch)

@@ -21,10 +21,17 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from pruning_env.evaluation.machine import processor
 from pruning_env.files import append_line
 
 #: Distributions whose versions a row records.
 _RECORDED = ("pruning-env", "torch", "gymnasium", "stable-baselines3", "numpy")
+
+#: Fields that rows did not always have.
+_LATER = (
+    *("image_passes", "allowed", "ended", "latency_runtime", "latency_threads"),
+    *("latency_rounds", "latency_interval", "latency_predicted"),
+)
 
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row")
@@ -74,8 +81,9 @@ class ResultRow:
         params_ratio: to the dense model.
         macs: multiply-accumulates of convolutions and linear layers, per image.
         macs_ratio: to the dense model.
-        latency_ms: median milliseconds per batch.
-        dense_latency_ms: of the dense model, measured side by side.
+        latency_ms: median milliseconds per batch: of the processor where one thread of a CPU
+            computes, else, and in older rows, of the wall clock.
+        dense_latency_ms: of the dense model, which took turns with it.
         latency_ratio: latency_ms / dense_latency_ms.
         latency_batch: images per timed batch.
         wall_seconds: of the search.
@@ -84,6 +92,12 @@ class ResultRow:
             were written before they were counted.
         allowed: evaluations that the search might spend; None in older rows, or without a limit.
         ended: why the search ended, of `result.ENDINGS`; None in older rows, or where nobody says.
+        latency_runtime: what ran the models, of `RUNTIMES`; None in older rows: "eager".
+        latency_threads: of the processor; None in older rows.
+        latency_rounds: timed rounds; None in older rows.
+        latency_interval: ends of what holds the true median ratio with 95 % confidence, by wall or
+            processor time, whichever ratio is larger; None in older rows, and of the dense model.
+        latency_predicted: what the search took the ratio for, by a latency table; None without one.
     """
 
     agent: str
@@ -114,6 +128,11 @@ class ResultRow:
     image_passes: int | None = None
     allowed: int | None = None
     ended: str | None = None
+    latency_runtime: str | None = None
+    latency_threads: int | None = None
+    latency_rounds: int | None = None
+    latency_interval: tuple[float, float] | None = None
+    latency_predicted: float | None = None
 
     def to_json(self) -> str:
         """One line of JSON without a line break. NaN and infinities are refused."""
@@ -130,7 +149,7 @@ class ResultRow:
         data = json.loads(line)
         fields = {field.name for field in dataclasses.fields(cls)}
         if isinstance(data, dict):
-            data = {"image_passes": None, "allowed": None, "ended": None} | data
+            data = dict.fromkeys(_LATER) | data
         if not isinstance(data, dict) or set(data) != fields:
             odd = set(data) ^ fields if isinstance(data, dict) else fields
             raise ValueError(f"not a result row; missing or unknown fields: {sorted(odd)}")
@@ -139,6 +158,9 @@ class ResultRow:
             data["history"] = tuple((int(spent), float(best)) for spent, best in data["history"])
             for name in ("groups", "sizes", "counts"):
                 data[name] = tuple(data[name])
+            if data["latency_interval"] is not None:
+                low, high = data["latency_interval"]
+                data["latency_interval"] = (float(low), float(high))
             row = cls(**data)
             for name in ("dense_val_accuracy", "test_accuracy", "dense_test_accuracy"):
                 _check_accuracy(name, getattr(row, name))
@@ -259,14 +281,7 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def _hardware(device: str) -> str:
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
-    described = f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    described = f"{processor()}, {torch.get_num_threads()} threads"
     if torch.device(device).type == "cuda":
         described += f", {torch.cuda.get_device_name(device)}"
     return described

@@ -45,6 +45,27 @@ def test_a_row_comes_back_equal(row, tmp_path):
     assert read_rows(tmp_path / "rows.jsonl") == (row,)
 
 
+def test_how_latency_was_timed_comes_back_and_is_none_in_rows_of_before(row, tmp_path):
+    timed = dataclasses.replace(
+        row,
+        latency_runtime="onnxruntime",
+        latency_threads=2,
+        latency_rounds=36,
+        latency_interval=(0.45, 0.55),
+        latency_predicted=0.5,
+    )
+    assert ResultRow.from_json(timed.to_json()) == timed
+    before = {k: v for k, v in json.loads(timed.to_json()).items() if k not in LATER}
+    again = ResultRow.from_json(json.dumps(before))
+    assert again == row and again.latency_interval is None
+
+
+LATER = (
+    *("latency_runtime", "latency_threads", "latency_rounds", "latency_interval"),
+    *("latency_predicted", "image_passes", "allowed", "ended"),
+)
+
+
 def test_a_row_is_one_line_of_json(row):
     assert "\n" not in row.to_json()
     assert json.loads(row.to_json())["counts"] == [12, 4]

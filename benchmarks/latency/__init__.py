@@ -1,0 +1,4 @@
+"""How well latency tables predict, and which widths the runtimes like.
+
+Begin with `run.py`.
+"""
