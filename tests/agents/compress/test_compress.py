@@ -148,7 +148,9 @@ def test_the_page_says_what_the_rows_say(way):
     weights = (out / "finetune" / "pruned" / "weights.safetensors").stat().st_size
     assert page.row("weights")[1] == f"{weights / 1e6:.2f} MB"
     (row,) = found.latencies
-    shown = [f"{row.dense_ms:.2f} ms", f"{row.ms:.2f} ms", f"{row.ratio:.3f}"]
+    low, high = row.interval
+    ratio = f"{row.ratio:.3f} ({low:.3f} to {high:.3f})"
+    shown = [f"{row.dense_ms:.2f} ms", f"{row.ms:.2f} ms", ratio]
     assert page.row("PyTorch, eager, batch 1") == shown
     text = (out / compress.REPORT_FILE).read_text()
     assert "ONNX Runtime is not installed here" in text
