@@ -288,6 +288,11 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
         """Numbers of the networks that can be drawn."""
         return self._numbers
 
+    @property
+    def family(self) -> str:
+        """Of the running episode's network; one of `FAMILIES`."""
+        return self._pool.specification(self._network).family
+
     def state(self) -> PruningState:
         """Where the episode is."""
         return self.episode.state()

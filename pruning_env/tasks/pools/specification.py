@@ -116,13 +116,12 @@ class Specification:
         known = {field.name for field in fields(cls)}
         if not isinstance(given, Mapping) or not set(given) <= known:
             raise ValueError(f"specification={given!r} is not allowed; its names are {known}")
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        }
         try:
-            return cls(
-                **{
-                    name: tuple(value) if isinstance(value, list) else value
-                    for name, value in given.items()
-                }
-            )
+            return cls(**plain)
         except TypeError as error:
             raise ValueError(f"specification={given!r} is not allowed: {error}") from error
 
