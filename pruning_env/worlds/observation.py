@@ -205,7 +205,7 @@ TRANSFER_GLOBALS: tuple[TransferFeature, ...] = (
 
 def group_feature_names() -> tuple[str, ...]:
     """The columns of the group table, without `present`, which padding adds."""
-    return tuple(feature.name for feature in (*GROUP_FEATURES, *TRANSFER_FEATURES))
+    return (*(each.name for each in GROUP_FEATURES), *(each.name for each in TRANSFER_FEATURES))
 
 
 def adjacency(graph: ChannelGraph) -> NDArray[np.float32]:
@@ -259,10 +259,11 @@ class Layout:
         columns: list[Feature | TransferFeature] = [*GROUP_FEATURES, *TRANSFER_FEATURES]
         self._columns = columns
         tail: list[tuple[Feature | TransferFeature, str]] = []
-        for feature in (*GLOBAL_FEATURES, STEPS_LEFT):
+        of_states: tuple[Feature, ...] = (*GLOBAL_FEATURES, STEPS_LEFT)
+        for feature in of_states:
             each = budgets if feature.name == "over_budget" else ("",)
             tail += [(feature, f"{feature.name}/{name}".rstrip("/")) for name in each]
-        self._tail = [*tail, *((feature, feature.name) for feature in TRANSFER_GLOBALS)]
+        self._tail = [*tail, *((each, each.name) for each in TRANSFER_GLOBALS)]
 
     @property
     def global_names(self) -> tuple[str, ...]:

@@ -19,7 +19,12 @@ from pruning_env.worlds.budgets import DEFAULT_RANGES
 from pruning_env.worlds.env import GROUPS, CNNPruneWorldsEnv
 from pruning_env.worlds.observation import TRANSFER_FEATURES, TRANSFER_GLOBALS
 
-QUICK = {"networks": [0, 1], "recovery": "none", "importance_images": 16, "val_images": 20}
+QUICK: dict[str, Any] = {
+    "networks": [0, 1],
+    "recovery": "none",
+    "importance_images": 16,
+    "val_images": 20,
+}
 
 
 def make(**arguments: Any) -> gym.Env:

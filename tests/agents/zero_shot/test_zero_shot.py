@@ -21,7 +21,12 @@ from pruning_agents.zero_shot.demonstrations import (
 from pruning_agents.zero_shot.learning import imitate, improve
 from pruning_agents.zero_shot.policy import act, load_policy, make_policy, save_policy, worlds_of
 
-QUICK = {"networks": [0, 1], "recovery": "none", "importance_images": 16, "val_images": 20}
+QUICK: dict[str, Any] = {
+    "networks": [0, 1],
+    "recovery": "none",
+    "importance_images": 16,
+    "val_images": 20,
+}
 LIMITS = (("macs", 0.4),)
 
 
