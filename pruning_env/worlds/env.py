@@ -24,9 +24,9 @@ from pruning_env.tasks.pools.tasks import task_name
 from pruning_env.worlds.budgets import chosen_limits, draw_limits, parse_ranges
 from pruning_env.worlds.observation import KINDS, Layout, NetworkView, group_feature_names
 
-__all__ = ["GROUPS", "CNNPruneWorldsEnv"]
+__all__ = ["ROWS", "CNNPruneWorldsEnv"]
 
-GROUPS = 48
+ROWS = 48
 """Rows of the padded spaces: as many as the widest network of the generator's families has."""
 
 _ACTIONS = ("distribution", "ratio")
@@ -50,7 +50,7 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
 
     ## Action Space
 
-    `Box(-1, 1, (N,), float32)`, one number for each of N = `groups` rows. The network has L <= N
+    `Box(-1, 1, (N,), float32)`, one number for each of N = `rows` rows. The network has L <= N
     groups, which are the first L rows; the other numbers do nothing. What they mean is said by
     `action`, `distribution` or `ratio`, as in `CNNPrune-v0`.
 
@@ -127,7 +127,7 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
     | `pool`            | str  | `"train"`              | see below                             |
     | `networks`        | list | `None`                 | numbers in the pool; `None`: all      |
     | `budget`          | dict | `{"macs": (0.2, 0.6)}` | limits or ranges in (0, 1]            |
-    | `groups`          | int  | `48`                   | N, at least the groups of any network |
+    | `rows`            | int  | `48`                   | N, at least any network's groups      |
     | `action`          | str  | `"distribution"`       | `distribution`, `ratio`               |
     | `max_steps`       | int  | `1`                    | at least 1                            |
     | `constraint`      | str  | `"project"`            | see `CNNPrune-v0`                     |
@@ -172,7 +172,7 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
         pool: str = "train",
         networks: Sequence[int] | None = None,
         budget: Mapping[str, Any] | None = None,
-        groups: int = GROUPS,
+        rows: int = ROWS,
         action: str = "distribution",
         max_steps: int = 1,
         constraint: str = "project",
@@ -190,7 +190,7 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
         self._pool = open_pool(pool)
         self._numbers = self._chosen(networks)
         self._ranges = parse_ranges(budget)
-        check_count("groups", groups, self._pool.groups)
+        check_count("rows", rows, self._pool.groups)
         check_choice("action", action, _ACTIONS)
         check_count("max_steps", max_steps)
         check_choice("observation", observation, KINDS)
@@ -206,10 +206,10 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
             "render_mode": render_mode,
         }
         self.render_mode = render_mode
-        self.groups = groups
-        self._layout = Layout(observation, groups, tuple(sorted(self._ranges)))
+        self.rows = rows
+        self._layout = Layout(observation, rows, tuple(sorted(self._ranges)))
         self.observation_space = self._layout.space()
-        self.action_space = spaces.Box(-1.0, 1.0, (groups,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (rows,), np.float32)
         self._envs: dict[int, CNNPruneEnv] = {}
         self._views: dict[int, NetworkView] = {}
         self._episode: CNNPruneEnv | None = None
@@ -226,9 +226,9 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
         episode = self.episode
         episode.running()
         given = np.asarray(action)
-        if given.shape != (self.groups,):
+        if given.shape != (self.rows,):
             raise ValueError(
-                f"action has shape {given.shape}; give a vector of {self.groups} real numbers"
+                f"action has shape {given.shape}; give a vector of {self.rows} real numbers"
             )
         _, reward, terminated, truncated, info = episode.step(given[: len(episode.graph.groups)])
         return self._observed(), reward, terminated, truncated, self._info(info)
@@ -269,7 +269,7 @@ class CNNPruneWorldsEnv(gym.Env[Any, np.ndarray]):
         """What each entry of a flat observation is."""
         columns = (*group_feature_names(), "present")
         return (
-            *(f"{row}/{name}" for row in range(self.groups) for name in columns),
+            *(f"{row}/{name}" for row in range(self.rows) for name in columns),
             *self._layout.global_names,
         )
 

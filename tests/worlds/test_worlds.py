@@ -16,7 +16,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 from pruning_env.tasks.pools.storage import POOLS, open_pool
 from pruning_env.worlds.budgets import DEFAULT_RANGES
-from pruning_env.worlds.env import GROUPS, CNNPruneWorldsEnv
+from pruning_env.worlds.env import ROWS, CNNPruneWorldsEnv
 from pruning_env.worlds.observation import TRANSFER_FEATURES, TRANSFER_GLOBALS
 
 QUICK: dict[str, Any] = {
@@ -54,7 +54,7 @@ def test_both_checks_of_environments_are_silent() -> None:
 
 
 def test_a_seed_decides_networks_budgets_and_outcomes(env: gym.Env) -> None:
-    action = np.linspace(-1, 1, GROUPS, dtype=np.float32)
+    action = np.linspace(-1, 1, ROWS, dtype=np.float32)
 
     def episodes(seed: int) -> list[Any]:
         seen = [env.reset(seed=seed), env.step(action)]
@@ -88,10 +88,10 @@ def test_an_episode_is_one_of_cnnprune_on_the_same_network(env: gym.Env) -> None
     )
     plain, _ = inner.reset()
     count = len(inner.unwrapped.graph.groups)  # type: ignore[attr-defined]
-    rows = observation[: GROUPS * worlds(env).group_features].reshape(GROUPS, -1)
+    rows = observation[: ROWS * worlds(env).group_features].reshape(ROWS, -1)
     np.testing.assert_array_equal(rows[:count, :10], plain[: 10 * count].reshape(count, 10))
     assert rows[:count, -1].all() and not rows[count:].any()
-    action = np.random.default_rng(0).uniform(-1, 1, GROUPS).astype(np.float32)
+    action = np.random.default_rng(0).uniform(-1, 1, ROWS).astype(np.float32)
     _, reward, terminated, _, info = env.step(action)
     _, expected, *_, alone = inner.step(action[:count])
     assert terminated and reward == expected
@@ -103,12 +103,12 @@ def test_numbers_of_absent_groups_do_nothing(env: gym.Env) -> None:
     chosen = {"network": 0, "budget": {"macs": 0.4}}
     env.reset(options=chosen)
     count = len(worlds(env).episode.graph.groups)
-    action = np.zeros(GROUPS, dtype=np.float32)
+    action = np.zeros(ROWS, dtype=np.float32)
     action[count:] = np.nan
     env.step(action)
     before = worlds(env).state().counts
     env.reset(options=chosen)
-    env.step(np.zeros(GROUPS, dtype=np.float32))
+    env.step(np.zeros(ROWS, dtype=np.float32))
     np.testing.assert_array_equal(worlds(env).state().counts, before)
 
 
@@ -131,7 +131,7 @@ def test_every_episode_meets_its_budget_and_the_limit_is_observed() -> None:
 def test_a_pickled_environment_goes_on_as_the_original(env: gym.Env) -> None:
     env.reset(seed=2)
     twin = pickle.loads(pickle.dumps(env))
-    action = np.full(GROUPS, 0.3, dtype=np.float32)
+    action = np.full(ROWS, 0.3, dtype=np.float32)
     assert data_equivalence(env.step(action), twin.step(action))
     assert data_equivalence(env.reset(), twin.reset())
 
@@ -162,7 +162,7 @@ def test_what_is_lost_rises_with_what_goes_and_features_differ_between_networks(
     tables = []
     for network in (0, 1):
         observation, _ = env.reset(options={"network": network})
-        table = observation[: GROUPS * worlds(env).group_features].reshape(GROUPS, -1)
+        table = observation[: ROWS * worlds(env).group_features].reshape(ROWS, -1)
         tables.append(table[: len(worlds(env).episode.graph.groups)])
         for kind in ("importance", "reconstruction"):
             names = [f.name for f in TRANSFER_FEATURES]
@@ -180,7 +180,7 @@ def test_what_is_lost_rises_with_what_goes_and_features_differ_between_networks(
         ({"networks": []}, r"networks=\[\] is not allowed"),
         ({"budget": {"latency": 0.5}}, "budget key='latency' is unknown; allowed: macs, params"),
         ({"budget": {"macs": (0.6, 0.2)}}, "the lower end goes first"),
-        ({"groups": 2}, "groups=2 is not allowed; give an integer of at least"),
+        ({"rows": 2}, "rows=2 is not allowed; give an integer of at least"),
         ({"action": "counts"}, "action='counts' is unknown; allowed: distribution, ratio"),
         ({"observation": "graph"}, "observation='graph' is unknown; allowed: dict, flat"),
         ({"task": "digits-resnet8"}, "task='digits-resnet8' is not allowed; see pool="),
@@ -214,16 +214,16 @@ def test_bad_options_are_refused_and_change_nothing(
 
 def test_a_bad_action_leaves_the_episode_as_it_was(env: gym.Env) -> None:
     env.reset(seed=1)
-    for action in (np.zeros(3, np.float32), np.full(GROUPS, np.nan, np.float32)):
+    for action in (np.zeros(3, np.float32), np.full(ROWS, np.nan, np.float32)):
         with pytest.raises(ValueError, match="action"):
             env.step(action)
-    env.step(np.zeros(GROUPS, np.float32))
+    env.step(np.zeros(ROWS, np.float32))
     with pytest.raises(gym.error.ResetNeeded):
-        env.step(np.zeros(GROUPS, np.float32))
+        env.step(np.zeros(ROWS, np.float32))
 
 
 def test_shipped_networks_fit_the_padded_spaces() -> None:
-    assert all(open_pool(name).groups <= GROUPS for name in POOLS)
+    assert all(open_pool(name).groups <= ROWS for name in POOLS)
 
 
 def test_the_page_has_the_features_the_arguments_and_the_size_that_the_code_has(

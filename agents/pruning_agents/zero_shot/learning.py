@@ -98,7 +98,7 @@ def _lesson(
     """(M, D) observations, and (M, N) sizes and shares, 0 for absent groups."""
     inside = worlds_of(env)
     observations = []
-    sizes = np.zeros((len(demonstrations), inside.groups), dtype=np.float32)
+    sizes = np.zeros((len(demonstrations), inside.rows), dtype=np.float32)
     targets = np.zeros_like(sizes)
     for row, shown in enumerate(demonstrations):
         observation, _ = env.reset(options=shown.question.options)
