@@ -6,7 +6,7 @@ All that is found is a row; what has one is left out, so a run that was killed g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -32,6 +32,7 @@ from pruning_agents.zero_shot.policy import (
 )
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.process.state import PruningState
+from pruning_env.tasks.pools.storage import open_pool
 
 __all__ = ["run"]
 
@@ -68,6 +69,8 @@ def run(
         New rows, as they are written.
     """
     done = read_rows(out)
+    # A smaller pool is learned whole, and rows say how many networks that were.
+    study = replace(study, train=min(study.train, len(open_pool("train"))))
     methods = [*_rules(), *_policies(study, out, origin, progress), *_searches(study)]
     for pool in JUDGED:
         env = gym.make("CNNPruneWorlds-v0", pool=pool)

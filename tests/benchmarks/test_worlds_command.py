@@ -13,6 +13,7 @@ from benchmarks.worlds.specification import POLICIES, RULES, Study, questions
 from benchmarks.worlds.table import to_markdown
 from pruning_agents.search.rows import provenance
 from pruning_agents.zero_shot.demonstrations import Question
+from pruning_env.tasks.pools.storage import open_pool
 
 SMALL = Study(
     train=1,
@@ -48,6 +49,21 @@ def test_policies_and_searches_are_judged_beside_the_rules(tmp_path: Path) -> No
     assert len(list((tmp_path / "worlds").glob("*.safetensors"))) == len(POLICIES)
     assert not list(run(SMALL, tmp_path / "worlds.jsonl", ORIGIN))
     assert "imitation, 1 networks" in to_markdown(rows)
+
+
+def test_policies_learn_on_as_many_networks_as_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Study] = []
+
+    def note(study: Study, *_: object) -> list:
+        asked.append(study)
+        return []
+
+    monkeypatch.setattr("benchmarks.worlds.run._policies", note)
+    more = dataclasses.replace(SMALL, train=10**6, searches=())
+    next(run(more, tmp_path / "worlds.jsonl", ORIGIN))
+    assert asked[0].train == len(open_pool("train"))
 
 
 def row(network: int, method: str, accuracy: float, limit: float = 0.5) -> WorldRow:
