@@ -27,6 +27,7 @@ from benchmarks.soak import add_soak_command
 from benchmarks.speed.command import add_speed_command
 from benchmarks.state.command import add_state_command
 from benchmarks.training.command import add_train_command
+from benchmarks.worlds.command import add_worlds_command
 from benchmarks.zoo.command import add_commands
 from pruning_agents.cli.main import add_command
 from pruning_env.tasks.registry import task_names
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_figures_commands(commands)
     add_constrained_command(commands)
     add_proxies_command(commands)
+    add_worlds_command(commands)
     add_report_command(commands)
     add_clients_command(commands)
     add_soak_command(commands)

@@ -13,7 +13,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
 ROOMS = {
-    "pruning_env": ("graph", "tasks", "evaluation", "process", "envs", "tabular", "wrappers"),
+    "pruning_env": (
+        "graph",
+        "tasks",
+        "evaluation",
+        "process",
+        "envs",
+        "tabular",
+        "wrappers",
+        "worlds",
+    ),
     "agents/pruning_agents": (
         "search",
         "proposals",
@@ -21,6 +30,7 @@ ROOMS = {
         "stock",
         "rl_pruner",
         "baselines",
+        "zero_shot",
         "comparison",
         "compress",
         "cli",
@@ -33,6 +43,7 @@ ROOMS = {
         "training",
         "reproduce",
         "proxies",
+        "worlds",
         "zoo",
         "speed",
         "latency",

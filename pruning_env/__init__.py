@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from pruning_env.tasks.quantisation import quantise_onnx
     from pruning_env.tasks.registry import Task, imagefolder_task, register_task
     from pruning_env.tasks.storage import load_pruned, save_pruned
+    from pruning_env.worlds.env import CNNPruneWorldsEnv
 
 __all__ = [
     "SUITES",
     "CNNPruneEnv",
     "CNNPruneTabularVecEnv",
     "CNNPruneVecEnv",
+    "CNNPruneWorldsEnv",
     "ChannelGraph",
     "Evaluator",
     "Evidence",
@@ -83,6 +85,7 @@ _HOMES = {
     "CNNPruneEnv": "envs.cnn_prune",
     "CNNPruneTabularVecEnv": "tabular.sb3",
     "CNNPruneVecEnv": "envs.sb3",
+    "CNNPruneWorldsEnv": "worlds.env",
     "ChannelGraph": "graph.channel_graph",
     "Evaluator": "evaluation.evaluator",
     "Evidence": "evaluation.importance.scores",
@@ -114,7 +117,7 @@ _HOMES = {
     "save_pruned": "tasks.storage",
 }
 
-_ENVIRONMENTS = {
+_ENVIRONMENTS: dict[str, tuple[str, str | None]] = {
     "CNNPrune-v0": (
         "pruning_env.envs.cnn_prune:CNNPruneEnv",
         "pruning_env.envs.cnn_prune_vector:CNNPruneVectorEnv",
@@ -123,8 +126,9 @@ _ENVIRONMENTS = {
         "pruning_env.tabular.env:CNNPruneTabularEnv",
         "pruning_env.tabular.vector_env:CNNPruneTabularVectorEnv",
     ),
+    "CNNPruneWorlds-v0": ("pruning_env.worlds.env:CNNPruneWorldsEnv", None),
 }
-"""By id: the entry points of the single and of the vector environment."""
+"""By id: the entry points of the single and of the vector environment, where it has one."""
 
 
 def __getattr__(name: str) -> Any:

@@ -17,11 +17,12 @@ from gymnasium.error import ResetNeeded
 from torch import nn
 
 from pruning_env.arguments import check_choice
-from pruning_env.envs.parts import make_parts
+from pruning_env.envs.parts import make_parts, observation_of
 from pruning_env.envs.rendering import Painter, render_ansi
 from pruning_env.envs.report import Report
 from pruning_env.envs.viewer import Window
 from pruning_env.graph.selection import Groups
+from pruning_env.process.budgets import parse_budget
 from pruning_env.process.dynamics import PruningState, Transition
 from pruning_env.process.observations import Observation
 
@@ -308,8 +309,8 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
     ```
 
     `env.unwrapped` adds `graph`, `evaluator`, `evaluations`, `dynamics`, `state()`,
-    `restore(state)`, `fork()`, `transition(state, action)`, `advance(transition)`,
-    `pruned_model()` and `report()`.
+    `restore(state)`, `fork()`, `with_budget(budget)`, `transition(state, action)`,
+    `advance(transition)`, `pruned_model()` and `report()`.
 
     ## Vectorized environment
 
@@ -550,6 +551,29 @@ class CNNPruneEnv(gym.Env[Observation, np.ndarray]):
         twin._window = None  # it opens one of its own
         for name in ("action_space", "observation_space", "_np_random"):  # they hold generators
             setattr(twin, name, copy.deepcopy(getattr(self, name)))
+        return twin
+
+    def with_budget(self, budget: Mapping[str, float]) -> CNNPruneEnv:
+        """An environment of the same network under another budget, before its first reset.
+
+        Network, data, ranking and cache are shared, as by `fork`.
+
+        Args:
+            budget: limits in (0, 1] by budget name.
+
+        Raises:
+            ValueError: no such budget, or one that cannot be met.
+        """
+        twin = self.fork()
+        twin.dynamics = self.dynamics.within(parse_budget(budget))
+        twin._observation = observation_of(twin.dynamics, self._arguments["observation"])
+        twin.observation_space = twin._observation.space()
+        twin._arguments = {
+            **self._arguments,
+            "budget": {b.name: b.limit for b in twin.dynamics.budgets},
+        }
+        twin._history = ()
+        twin.__dict__.pop("_painter", None)  # it knows the budgets
         return twin
 
     def transition(self, state: PruningState, action: np.ndarray) -> Transition:

@@ -32,9 +32,9 @@ from pruning_env.process.observations import ObservationKind, make_observation, 
 from pruning_env.process.rewards import get_reward
 from pruning_env.process.sensitivity import SENSITIVITIES
 from pruning_env.tasks.loads import sealing
-from pruning_env.tasks.registry import get_task, task_names
+from pruning_env.tasks.registry import get_task
 
-__all__ = ["Parts", "make_parts"]
+__all__ = ["Parts", "make_parts", "observation_of"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def make_parts(given: Mapping[str, Any]) -> Parts:
         ValueError: naming the argument that is bad.
     """
     # Names first: a typo should not cost the seconds that loading and tracing take.
-    check_choice("task", given["task"], task_names())
+    chosen = get_task(given["task"])
     budgets = parse_budget(given["budget"])
     latency = LatencySettings.of(given["latency_arguments"])
     check_choice("action", given["action"], action_names())
@@ -90,9 +90,8 @@ def make_parts(given: Mapping[str, Any]) -> Parts:
     check_choice("strategy", given["strategy"], STRATEGIES)
     check_choice("precision", given["precision"], PRECISIONS)
 
-    chosen = get_task(given["task"])
     model = chosen.model(given["weights"], given["data_root"])
-    traced = ChannelGraph.trace(model, chosen.example_input())
+    traced = chosen.graph(model)
     graph = traced.restrict(chosen_groups(traced, given["groups"]))
     with sealing():
         splits = chosen.load_data(given["data_root"])
@@ -132,16 +131,20 @@ def make_parts(given: Mapping[str, Any]) -> Parts:
         recover_every=given["recover_every"],
         latency=latency,
     )
-    observation = make_observation(
-        given["observation"],
-        graph,
-        budgets,
+    return Parts(graph, evaluator, dynamics, observation_of(dynamics, given["observation"]))
+
+
+def observation_of(dynamics: PruningDynamics, kind: str) -> ObservationKind:
+    """What is seen of the states of a process, by a registered kind of observation."""
+    return make_observation(
+        kind,
+        dynamics.graph,
+        dynamics.budgets,
         dynamics.sensitivity.by_default,
         dynamics.units.floors,
-        given["max_steps"],
+        dynamics.constraint.max_steps,
         dynamics.action.turns,
     )
-    return Parts(graph, evaluator, dynamics, observation)
 
 
 def _check_device(device: str) -> None:

@@ -120,7 +120,6 @@ class PruningDynamics:
         self.action = action
         self.graph = graph
         self.evaluator = evaluator
-        self.budgets = budgets
         self.payment = Payment(graph, evaluator, reward, reward_scale)
         self.reward, self.reward_scale = reward, self.payment.reward_scale
         self.lazy, self.unmet = self.payment.lazy, self.payment.unmet
@@ -130,20 +129,6 @@ class PruningDynamics:
         self.recover_every = check_count("recover_every", recover_every)
         self.ranking = Ranking(graph, evaluator, importance, rank_every)
         self.units = WidthUnits(graph.sizes, round_to)
-        self.usage_meter = UsageMeter(
-            graph, evaluator, budgets, self.units.floors, latency, self.units.round_to
-        )
-        self._cutting = Cutting(
-            graph,
-            action,
-            self.ranking,
-            self.usage_meter,
-            channels_per_step=channels_per_step,
-            filters_per_step=filters_per_step,
-            units=self.units,
-        )
-        self._cutting.check(self.constraint)
-        self.per_step = self._cutting.per_step
         self.sensitivity = SensitivityMeter(
             graph,
             evaluator,
@@ -154,13 +139,41 @@ class PruningDynamics:
         )
         measured = None if sensitivity_every is None else self.sensitivity
         self._judge = StateJudge(evaluator, lazy=self.lazy, sensitivity=measured)
+        self._measured = measured
+        self._latency = latency
+        self._step_sizes = channels_per_step, filters_per_step
+        self._limit(budgets)
+
+    def _limit(self, budgets: tuple[Budget, ...]) -> None:
+        """Set all that depends on the budgets."""
+        self.budgets = budgets
+        self.usage_meter = UsageMeter(
+            self.graph,
+            self.evaluator,
+            budgets,
+            self.units.floors,
+            self._latency,
+            self.units.round_to,
+        )
+        channels_per_step, filters_per_step = self._step_sizes
+        self._cutting = Cutting(
+            self.graph,
+            self.action,
+            self.ranking,
+            self.usage_meter,
+            channels_per_step=channels_per_step,
+            filters_per_step=filters_per_step,
+            units=self.units,
+        )
+        self._cutting.check(self.constraint)
+        self.per_step = self._cutting.per_step
         self._recognise = StateCheck(
-            graph,
-            evaluator,
+            self.graph,
+            self.evaluator,
             self.usage_meter,
             self.units,
             self.ranking,
-            sensitivity=measured,
+            sensitivity=self._measured,
         )
 
     @property
@@ -184,6 +197,16 @@ class PruningDynamics:
         twin = copy.copy(self)
         twin.constraint = make_constraint(constraint, self.constraint.max_steps)
         self._cutting.check(twin.constraint)
+        return twin
+
+    def within(self, budgets: tuple[Budget, ...]) -> PruningDynamics:
+        """The same process with other budgets; network, ranking and cache are shared.
+
+        Raises:
+            ValueError: a budget cannot be met.
+        """
+        twin = copy.copy(self)
+        twin._limit(budgets)
         return twin
 
     def initial(self) -> PruningState:

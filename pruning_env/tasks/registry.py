@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pruning_env.graph.channel_graph import ChannelGraph
     from pruning_env.tasks.data import Splits
     from pruning_env.tasks.source import Source
 
@@ -73,6 +76,8 @@ class Task:
         val_seen: Whether the dense weights were trained on images that are in search-val, which
             makes search-val accuracies optimistic; every result row must say so.
         source: Where network and images lie, of a task that `make_task` made; else None.
+        trace: Gives the network's channel graph where that comes with the weights and spares
+            tracing; None: it has to be traced.
     """
 
     name: str
@@ -83,6 +88,7 @@ class Task:
     input_shape: tuple[int, int, int]
     val_seen: bool
     source: Source | None = None
+    trace: Callable[[], ChannelGraph] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "load_data", partial(load, self.load_data))
@@ -117,8 +123,19 @@ class Task:
         generator = torch.Generator().manual_seed(0)
         return torch.randn((1, *self.input_shape), generator=generator)
 
+    def graph(self, model: nn.Module) -> ChannelGraph:
+        """The channels of `model`, which this task made."""
+        if self.trace is not None:
+            return self.trace()
+        from pruning_env.graph.channel_graph import ChannelGraph
+
+        return ChannelGraph.trace(model, self.example_input())
+
 
 _TASKS: dict[str, Task] = {}
+
+_SERIES = {"pool-": "pruning_env.tasks.pools.tasks"}
+"""By how their names begin: modules whose `make(name)` makes tasks that no listing has."""
 
 
 def register_task(task: Task) -> None:
@@ -147,6 +164,9 @@ def get_task(name: str) -> Task:
     """
     load_plugins()
     if name not in _TASKS:
+        for beginning, home in _SERIES.items():
+            if isinstance(name, str) and name.startswith(beginning):
+                return import_module(home).make(name)
         raise ValueError(f"task={name!r}: unknown; registered tasks are {', '.join(_TASKS)}.")
     return _TASKS[name]
 

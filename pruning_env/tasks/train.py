@@ -119,10 +119,12 @@ def train(
     *,
     device: str = "cpu",
     progress: bool = False,
+    choose_epoch: bool = True,
 ) -> Trained:
     """Train `model` in place on search-train; the best epoch on search-val is handed back.
 
-    Best means the highest accuracy, then the lowest loss, then the earliest.
+    Best means the highest accuracy, then the lowest loss, then the earliest. Without `choose_epoch`
+    it is the last one, and search-val, which is judged once, has no say in the weights.
 
     Raises:
         ValueError: search-train is smaller than one batch.
@@ -160,6 +162,8 @@ def train(
             loss.backward()
             optimizer.step()
             schedule.step()
+        if not choose_epoch and epoch < recipe.epochs:
+            continue
         accuracy, val_loss = evaluate(model, splits, splits.search_val, device=device)
         if not math.isfinite(val_loss):
             raise FloatingPointError(

@@ -15,7 +15,15 @@ from gymnasium import spaces
 from pruning_env.envs.cnn_prune import CNNPruneEnv
 from pruning_env.process.observations import GLOBAL_FEATURES
 
-__all__ = ["PadGroups"]
+__all__ = ["PadGroups", "padded_rows"]
+
+
+def padded_rows(table: np.ndarray, groups: int) -> np.ndarray:
+    """(N, F + 1) float32 of (L, F): rows of 0 behind, a last column that is 1 in the first L."""
+    rows = np.zeros((groups, table.shape[1] + 1), dtype=np.float32)
+    rows[: len(table), :-1] = table
+    rows[: len(table), -1] = 1.0
+    return rows
 
 
 class PadGroups(
@@ -109,10 +117,7 @@ class PadGroups(
     def _padded(self, observation: np.ndarray) -> np.ndarray:
         """(N · (F + 1) + G,) float32 of (L · F + G,)."""
         table, tail = self._parts(observation)
-        rows = np.zeros((self.groups, self.group_features), dtype=np.float32)
-        rows[: self._own, :-1] = table
-        rows[: self._own, -1] = 1.0
-        return np.concatenate([rows.ravel(), tail])
+        return np.concatenate([padded_rows(table, self.groups).ravel(), tail])
 
     def _bound(self, bound: np.ndarray, present: float) -> np.ndarray:
         """A bound of the padded space: every row is bounded as the first is."""

@@ -691,3 +691,20 @@ def test_few_images_of_search_val_judge_in_place_of_all() -> None:
     correct = 50 * few.evaluator.evaluate(keep).accuracy
     assert correct == pytest.approx(round(correct))
     assert few.evaluator.certify(keep) == full.evaluator.certify(keep), "test stays whole"
+
+
+def test_with_another_budget_an_environment_does_what_a_new_one_does() -> None:
+    arguments = {"constraint": "project", "max_steps": 1, "val_images": 20, "recovery": "none"}
+    first = CNNPruneEnv(budget={"params": 0.9}, **arguments)  # type: ignore[arg-type]
+    first.reset(seed=0)
+    twin = first.with_budget({"macs": 0.4})
+    new = CNNPruneEnv(budget={"macs": 0.4}, **arguments)  # type: ignore[arg-type]
+    action = np.linspace(-1, 1, len(new.graph.groups), dtype=np.float32)
+    for env in (twin, new):
+        env.reset(seed=0)
+    assert data_equivalence(twin.step(action), new.step(action))
+    assert twin.observation_names == new.observation_names
+    assert twin.evaluator is first.evaluator
+    assert first.state().step == 0 and first.dynamics.budgets[0].name == "params"
+    with pytest.raises(ValueError, match="budget key='wishes' is unknown"):
+        first.with_budget({"wishes": 0.5})

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "validate": "replay rows from their channel counts; exit code 1 if one does not come out",
         "leaderboard": "rank agents by task, from rows that replay and no others",
         "tasks": "list the registered tasks",
+        "pool": "make a pool of small trained networks for CNNPruneWorlds-v0",
         "agents": "list the registered agents",
     }
 )
