@@ -163,12 +163,13 @@ def get_task(name: str) -> Task:
         ValueError: There is none; the message lists the names there are.
     """
     load_plugins()
-    if name not in _TASKS:
+    if isinstance(name, str):
+        if name in _TASKS:
+            return _TASKS[name]
         for beginning, home in _SERIES.items():
-            if isinstance(name, str) and name.startswith(beginning):
+            if name.startswith(beginning):
                 return import_module(home).make(name)
-        raise ValueError(f"task={name!r}: unknown; registered tasks are {', '.join(_TASKS)}.")
-    return _TASKS[name]
+    raise ValueError(f"task={name!r}: unknown; registered tasks are {', '.join(_TASKS)}.")
 
 
 def task_names() -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def test_stable_baselines_checker_is_silent(env_id, render_mode):
 
 
 def test_the_ids_are_those_promised():
-    assert sorted(IDS) == ["CNNPrune-v0", "CNNPruneTabular-v0"]
+    assert sorted(IDS) == ["CNNPrune-v0", "CNNPruneTabular-v0", "CNNPruneWorlds-v0"]
 
 
 def test_wrapped_by_gym_make_an_episode_raises_no_warning():
