@@ -83,9 +83,9 @@ def to_markdown(rows: Sequence[LatencyRow]) -> str:
     """Two tables, of errors and of widths, and how to read them."""
     first, origin = rows[0], rows[0].provenance
     errors = ["| network | runtime | round_to | error | margin | block | dense ms | table took |"]
-    errors += ["|---|---|--:|--:|--:|--:|--:|--:|"]
+    errors += ["| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     widths = ["| network | runtime | channels per group | MACs | time / dense | 95 % |"]
-    widths += ["|---|---|---|--:|--:|--:|"]
+    widths += ["| --- | --- | --- | ---: | ---: | ---: |"]
     for row in rows:
         errors.append(
             f"| {row.task} | {row.runtime} | {row.round_to} | {row.error:.1%} | {row.margin:.1%} | "

@@ -30,7 +30,8 @@ def test_the_settings_are_those_of_the_file(name: str) -> None:
     assert set(module.hyperparams) == {id for id in gym.registry if id.startswith("CNNPrune")}
     for env_id, found in module.hyperparams.items():
         task = "digits-resnet8" if env_id == "CNNPrune-v0" else env_id
-        expected = {**file["defaults"], **(file["tasks"].get(task) or {})}
+        short = file.get("one_step") if env_id == "CNNPruneWorlds-v0" else None
+        expected = {**file["defaults"], **(short or {}), **(file["tasks"].get(task) or {})}
         noise = expected.pop("action_noise_std", None)
         if noise is not None:
             expected |= {"noise_type": "normal", "noise_std": noise}

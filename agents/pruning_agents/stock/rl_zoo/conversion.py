@@ -25,9 +25,16 @@ def hyperparams(agent: str) -> dict[str, dict[str, Any]]:
         raise ValueError(f"agent={agent!r} is unknown; allowed: {', '.join(known)}")
     task = inspect.signature(CNNPruneEnv).parameters["task"].default
     # What `pruning_agents.stock.settings.task_of` says of the environments as the Zoo makes them.
-    tasks = {"CNNPrune-v0": task, "CNNPruneTabular-v0": "CNNPruneTabular-v0"}
+    others = ("CNNPruneTabular-v0", "CNNPruneWorlds-v0")
+    tasks = {"CNNPrune-v0": task, **{each: each for each in others}}
     file, allowed = settings_file(agent), known[agent].allowed_settings()
-    return {env_id: _for_zoo(read_settings(file, task, allowed)) for env_id, task in tasks.items()}
+    return {
+        env_id: _for_zoo(
+            # Of the worlds alone, an episode is one action where nobody says anything.
+            read_settings(file, task, allowed, one_step=env_id == "CNNPruneWorlds-v0")
+        )
+        for env_id, task in tasks.items()
+    }
 
 
 def _for_zoo(settings: dict[str, Any]) -> dict[str, Any]:
