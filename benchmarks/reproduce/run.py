@@ -48,6 +48,12 @@ def run_cells(
     rows = read_rows(file)
     missing = [cell for cell in cells if cell.key not in rows or rows[cell.key].failed]
     _say(console, f"{table}: {len(cells)} cells, {len(cells) - len(missing)} of them in {file}")
+
+    def write_table() -> None:
+        if rows:
+            atomic_write(settings.out / f"{table}.md", to_markdown(table, list(rows.values())))
+
+    write_table()  # anew, though nothing be missing: its text may have changed
     begun = time.monotonic()
     for number, cell in enumerate(missing):
         late = settings.minutes is not None and time.monotonic() - begun > 60 * settings.minutes
@@ -59,8 +65,7 @@ def run_cells(
         append_row(file, row)
         rows[cell.key] = row
         _say(console, describe(row))
-        # Written anew after every cell, so that a run cut short leaves a table.
-        atomic_write(settings.out / f"{table}.md", to_markdown(table, list(rows.values())))
+        write_table()  # after every cell, so that a run cut short leaves one
     return [rows[cell.key] for cell in cells if cell.key in rows]
 
 

@@ -139,12 +139,18 @@ def _caption(rows: Sequence[ReproduceRow]) -> str:
         if any(row.cell.task.startswith("smoke-") for row in rows)
         else ""
     )
+    steps = (
+        "; by methods called -20-steps after as many of training, and it is that network which is "
+        "trained on"
+        if any(row.cell.who.endswith("-20-steps") for row in rows)
+        else ""
+    )
     return (
         "Lines in italics are published numbers, not ours: one seed, checkpoints chosen on test. "
         "Ours: searched on search-val, recovered on search-train with the epoch chosen on "
         "search-val, test opened once per network, with the weights as stored (half precision); "
         "mean (range) over seeds. *filters cut* is the share of filters and neurons removed, which "
         "RL-Pruner calls sparsity. RL-Pruner's MACs include batch norm, ours do not. Evaluations: "
-        "pruned networks judged on search-val. Minutes: wall-clock of search and recovery, on "
-        f"{hardware or 'nothing yet'}.{note}{smoke}"
+        f"pruned networks judged on search-val{steps}. Minutes: wall-clock of search and recovery, "
+        f"on {hardware or 'nothing yet'}.{note}{smoke}"
     )

@@ -64,8 +64,7 @@ class WorldRow:
         """
         data: Any = json.loads(line)
         try:
-            limits = tuple((name, float(limit)) for name, limit in data["question"].pop("limits"))
-            data["question"] = Question(**data["question"], limits=limits)
+            data["question"] = Question.from_fields(data["question"])
             data["counts"] = tuple(data["counts"])
             data["provenance"] = Provenance(**data["provenance"])
             return cls(**data)

@@ -5,9 +5,11 @@ All that is found is a row; what has one is left out, so a run that was killed g
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -67,6 +69,9 @@ def run(
 
     Yields:
         New rows, as they are written.
+
+    Raises:
+        ValueError: A policy beside `out` has learned from something else than is asked for.
     """
     done = read_rows(out)
     # A smaller pool is learned whole, and rows say how many networks that were.
@@ -91,6 +96,9 @@ def _judged(
     env: gym.Env, question: Question, method: _Method, origin: Provenance
 ) -> WorldRow | None:
     """The row of a method; None where it found nothing within the budget."""
+    if method.evaluations:
+        # In an environment of its own: what others have judged, the cache would answer for nothing.
+        env = gym.make("CNNPruneWorlds-v0", pool=question.pool)
     inside = worlds_of(env)
     observation, _ = env.reset(options=question.options)
     episode = inside.episode
@@ -186,7 +194,9 @@ def _policy(
 ) -> GroupwiseActorCriticPolicy:
     folder = out.with_suffix("")
     path = folder / f"{name}-{study.train}-{seed}"
-    if path.with_suffix(".safetensors").is_file():
+    about = {"learned": name, "seed": seed, "study": _lesson(name, study)}
+    if path.with_suffix(".json").is_file():
+        _check_lesson(path.with_suffix(".json"), about["study"])
         return load_policy(path, env)
     if name == "imitation+ppo":
         policy = _policy("imitation", seed, study, env, out, origin, progress)
@@ -206,8 +216,28 @@ def _policy(
         imitate(policy, env, list(found), seed=seed, progress=progress)
     else:
         improve(policy, env, study.episodes, seed=seed, progress=progress)
-    save_policy(path, policy, {"learned": name, "seed": seed, "command": origin.command})
+    save_policy(path, policy, {**about, "command": origin.command})
     return policy
+
+
+def _lesson(name: str, study: Study) -> dict[str, Any]:
+    """What a policy learned from, besides its seed and the networks; of JSON's types."""
+    parts: dict[str, Any] = {"limits": list(study.limits)}
+    if "imitation" in name:
+        parts |= {"demonstrator": study.demonstrator, "demonstrations": study.demonstrations}
+    if "ppo" in name:
+        parts["episodes"] = study.episodes
+    return parts
+
+
+def _check_lesson(path: Path, asked: dict[str, Any]) -> None:
+    """Refuse a policy that learned otherwise: rows do not tell the two apart."""
+    found = json.loads(path.read_text(encoding="utf-8")).get("study")
+    if found != asked:
+        raise ValueError(
+            f"{path} is a policy that learned from {found}, not from {asked}; give the same, or "
+            "another --out"
+        )
 
 
 def _range(study: Study) -> tuple[float, float]:

@@ -103,6 +103,10 @@ def test_rows_survive_the_file_and_equal_cells_are_not_run_again(done, tmp_path,
     rows = run_cells("cpu", [DIGITS, other], settings, "", Console(quiet=True))
     assert ran == [other] and [each.cell for each in rows] == [DIGITS, other]
     assert "random-search | 2 |" in (tmp_path / "cpu.md").read_text()
+    (tmp_path / "cpu.md").unlink()
+    run_cells("cpu", [DIGITS, other], settings, "", Console(quiet=True))
+    assert ran == [other]
+    assert "random-search | 2 |" in (tmp_path / "cpu.md").read_text(), "made anew from the rows"
     late = RunSettings(tmp_path, CONTEXT, minutes=0)
     run_cells("cpu", [dataclasses.replace(DIGITS, seed=2)], late, "", Console(quiet=True))
     assert ran == [other]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from benchmarks.worlds.rows import WorldRow, read_rows
 from benchmarks.worlds.run import run
 from benchmarks.worlds.specification import POLICIES, RULES, Study, questions
 from benchmarks.worlds.table import to_markdown
+from pruning_agents.search.result import Search
 from pruning_agents.search.rows import provenance
 from pruning_agents.zero_shot.demonstrations import Question
 from pruning_env.tasks.pools.storage import open_pool
@@ -49,6 +51,33 @@ def test_policies_and_searches_are_judged_beside_the_rules(tmp_path: Path) -> No
     assert len(list((tmp_path / "worlds").glob("*.safetensors"))) == len(POLICIES)
     assert not list(run(SMALL, tmp_path / "worlds.jsonl", ORIGIN))
     assert "imitation, 1 networks" in to_markdown(rows)
+
+
+def test_a_search_pays_for_what_others_have_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent: list[int] = []
+
+    class Watched:
+        @staticmethod
+        def search(env: Any, evaluations: int, seed: int, progress: bool) -> Search:
+            spent.append(env.evaluations)
+            return Search(None)
+
+    monkeypatch.setattr("benchmarks.worlds.run.get_agent", lambda name: Watched)
+    study = dataclasses.replace(SMALL, train=0, evaluations=(2, 4))
+    assert {row.method for row in run(study, tmp_path / "worlds.jsonl", ORIGIN)} == set(RULES)
+    assert spent == [0] * 4  # two numbers of evaluations on a network of each pool
+
+
+def test_a_policy_that_learned_otherwise_is_not_taken_for_the_one_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "worlds"
+    folder.mkdir()
+    (folder / "imitation-1-0.json").write_text('{"study": {"demonstrations": 3}}')
+    with pytest.raises(ValueError, match=r"imitation-1-0\.json is a policy that learned from"):
+        next(run(SMALL, tmp_path / "worlds.jsonl", ORIGIN))
 
 
 def test_policies_learn_on_as_many_networks_as_there_are(

@@ -37,6 +37,12 @@ class Question:
     network: int
     limits: tuple[tuple[str, float], ...]
 
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Question:
+        """Of its fields as JSON has them, in which tuples are lists."""
+        limits = tuple((name, float(limit)) for name, limit in fields["limits"])
+        return cls(**{**fields, "limits": limits})
+
     @property
     def options(self) -> dict[str, Any]:
         """For `reset`."""
@@ -83,8 +89,7 @@ class Demonstration:
         """
         data: Any = json.loads(line)
         try:
-            limits = tuple((name, float(limit)) for name, limit in data["question"].pop("limits"))
-            data["question"] = Question(**data["question"], limits=limits)
+            data["question"] = Question.from_fields(data["question"])
             data["counts"] = tuple(data["counts"])
             data["provenance"] = Provenance(**data["provenance"])
             return cls(**data)
