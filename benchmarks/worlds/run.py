@@ -194,9 +194,9 @@ def _policy(
 ) -> GroupwiseActorCriticPolicy:
     folder = out.with_suffix("")
     path = folder / f"{name}-{study.train}-{seed}"
-    about = {"learned": name, "seed": seed, "study": _lesson(name, study)}
+    lesson = _lesson(name, study)
     if path.with_suffix(".json").is_file():
-        _check_lesson(path.with_suffix(".json"), about["study"])
+        _check_lesson(path.with_suffix(".json"), lesson)
         return load_policy(path, env)
     if name == "imitation+ppo":
         policy = _policy("imitation", seed, study, env, out, origin, progress)
@@ -216,7 +216,8 @@ def _policy(
         imitate(policy, env, list(found), seed=seed, progress=progress)
     else:
         improve(policy, env, study.episodes, seed=seed, progress=progress)
-    save_policy(path, policy, {**about, "command": origin.command})
+    about = {"learned": name, "seed": seed, "study": lesson, "command": origin.command}
+    save_policy(path, policy, about)
     return policy
 
 
