@@ -31,6 +31,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from pruning_env.evaluation.evaluator import Evaluator
+from pruning_env.evaluation.machine import processor
 from pruning_env.files import atomic_path
 from pruning_env.graph.channel_graph import ChannelGraph
 from pruning_env.process.rounding import WidthUnits
@@ -140,7 +141,7 @@ def enumerate_table(
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("numpy", "torch", "scikit-learn")},
             },
-            "hardware": f"{platform.system()} {platform.machine()}, {_processor()}, "
+            "hardware": f"{platform.system()} {platform.machine()}, {processor()}, "
             f"{torch.get_num_threads()} torch threads",
             "seconds": round(seconds, 1),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -271,15 +272,6 @@ def _git_commit() -> str:
         said.append(done.stdout.strip())
     commit, changes = said
     return commit + ("+" if changes else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main(arguments: list[str] | None = None) -> None:
